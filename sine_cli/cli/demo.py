@@ -1,0 +1,54 @@
+"""`sine demo`: the whole job on a shipped picture, each command printed before it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sine_cli.cli.options import QuietOption
+from sine_cli.errors import UserError
+
+STORY = [
+    "sine init {folder}/castle.png --class castle --base mini --dir {folder}/castle",
+    "sine tune --project {folder}/castle",
+    'sine edit "a neon sign of a castle" --project {folder}/castle -n 2',
+    'sine edit "a castle in the snow" --project {folder}/castle --size 192x192',
+    'sine grid "a pencil sketch of a castle" --project {folder}/castle -K 0,400,700,1000 -v 0.5,0.7,0.9',
+    "sine show --project {folder}/castle",
+]
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", "-d", help="A new folder to work in.")] = Path("sine-demo"),
+    quiet: QuietOption = False,
+) -> None:
+    """Show it all on a shipped picture.
+
+    Makes, tunes and edits a project, printing each command before it runs.
+
+    \b
+    sine demo
+    sine demo --dir somewhere
+    """
+    import shlex
+
+    from sine_cli.cli.main import run
+    from sine_cli.console import Console
+    from sine_cli.project.files import shown, storage_errors, typed, write_bytes
+    from sine_cli.project.templates import template_path
+
+    console = Console(quiet=quiet)
+    if folder.exists():
+        raise UserError(f"{shown(folder)} already exists", "choose another: `sine demo --dir NAME`")
+    with storage_errors(folder):
+        folder.mkdir(parents=True)
+    write_bytes(folder / "castle.png", template_path("demo", "castle.png").read_bytes())
+    for line in STORY:
+        command = line.format(folder=typed(folder))
+        console.result([f"$ {command}"], {})
+        arguments = shlex.split(command)[1:]
+        code = run([*arguments, "--quiet"] if quiet else arguments)
+        if code:
+            raise typer.Exit(code)
+    hint = "next: a picture of your own, `sine init PICTURE --class NOUN`"
+    console.result([f"all of it is in {shown(folder)}; {hint}"], {})

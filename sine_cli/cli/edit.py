@@ -1,0 +1,119 @@
+"""`sine edit`: make pictures from words."""
+
+from typing import Annotated
+
+import typer
+
+from sine_cli.cli.options import (
+    JsonOption,
+    NegativeOption,
+    NoPositionOption,
+    ProjectOption,
+    QuietOption,
+    ScaleOption,
+    SeedOption,
+    SizeOption,
+    SolverOption,
+    SourcePromptOption,
+    StepsOption,
+    check_seed,
+    edit_settings,
+    open_project,
+    parse_size_option,
+)
+
+
+def edit(
+    prompts: Annotated[
+        list[str],
+        typer.Argument(metavar="PROMPT", help="What the picture shall become; `-` reads one a line."),
+    ],
+    project: ProjectOption = None,
+    size: SizeOption = None,
+    count: Annotated[int, typer.Option("-n", "--count", help="Pictures a prompt.")] = 1,
+    seed: SeedOption = 0,
+    switch_step: Annotated[
+        int | None, typer.Option("-K", "--switch-step", help="Guided by the picture while t > K, 0 to 1000.")
+    ] = None,
+    base_weight: Annotated[
+        float | None, typer.Option("-v", "--base-weight", help="Weight of the base while guided, 0 to 1.")
+    ] = None,
+    guidance_scale: ScaleOption = None,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    negative: NegativeOption = None,
+    source_prompt: SourcePromptOption = None,
+    no_position: NoPositionOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make pictures from words.
+
+    They keep the content of the source. Nearer to the source: lower -K or -v. A freer edit: higher.
+
+    \b
+    sine edit "a sculpture of a girl" --size 640x512
+    sine edit "a castle in the snow" -n 4 -K 500
+    sine edit "a sketch of a dog" "a neon sign of a dog"
+    cat prompts.txt | sine edit - --json
+    """
+    from sine_cli.console import Console
+    from sine_cli.project.files import shown
+
+    console = Console(as_json=as_json, quiet=quiet)
+    opened, manifest = open_project(project, console)
+    settings = edit_settings(
+        manifest,
+        switch_step=switch_step,
+        base_weight=base_weight,
+        guidance_scale=guidance_scale,
+        steps=steps,
+        solver=solver,
+        negative=negative,
+    )
+    wanted = parse_size_option(size)
+    first_seed = check_seed(seed, max(1, count))
+    texts = _read_prompts(prompts)
+    with console.progress() as update:
+        from sine_cli.workflow.edit import EditProgress, EditRequest, edit
+
+        def on_progress(p: EditProgress) -> None:
+            done = (p.picture - 1) * p.steps + p.step
+            update(done, p.pictures * p.steps, f"picture {p.picture} of {p.pictures}")
+
+        request = EditRequest(texts, settings, wanted, count, first_seed, source_prompt, not no_position)
+        results = edit(opened, manifest, request, on_progress, console.warn)
+    console.result(
+        [
+            f"{shown(picture)}  {result.size.described()}, seed {seed}"
+            for result in results
+            for picture, seed in zip(result.pictures, result.seeds, strict=True)
+        ],
+        {
+            "project": str(opened.root),
+            "runs": [
+                {
+                    "prompt": result.prompt,
+                    "folder": str(result.folder),
+                    "images": [
+                        {"file": str(picture), "seed": seed}
+                        for picture, seed in zip(result.pictures, result.seeds, strict=True)
+                    ],
+                    "height": result.size.height,
+                    "width": result.size.width,
+                    "seconds": result.seconds,
+                }
+                for result in results
+            ],
+        },
+    )
+
+
+def _read_prompts(prompts: list[str]) -> list[str]:
+    """The prompts as given, with the lines of stdin in the place of `-`."""
+    import sys
+
+    texts: list[str] = []
+    for prompt in prompts:
+        texts += [line.strip() for line in sys.stdin if line.strip()] if prompt == "-" else [prompt]
+    return texts

@@ -1,0 +1,141 @@
+"""`sine grid`: one prompt over switch steps K and base weights v."""
+
+from typing import Annotated
+
+import typer
+
+from sine_cli.cli.options import (
+    JsonOption,
+    NegativeOption,
+    NoPositionOption,
+    ProjectOption,
+    QuietOption,
+    ScaleOption,
+    SeedOption,
+    SizeOption,
+    SolverOption,
+    SourcePromptOption,
+    StepsOption,
+    check_seed,
+    edit_settings,
+    open_project,
+    parse_size_option,
+)
+from sine_cli.errors import UserError
+
+
+def grid(
+    prompt: Annotated[str | None, typer.Argument(help="What the picture shall become.")] = None,
+    project: ProjectOption = None,
+    switch_steps: Annotated[
+        str, typer.Option("-K", "--switch-steps", help="Columns: a list, or start:stop:step, in 0 to 1000.")
+    ] = "0,200,400,600,800,1000",
+    base_weights: Annotated[
+        str, typer.Option("-v", "--base-weights", help="Rows: a list, or start:stop:step, in 0 to 1.")
+    ] = "0.3,0.5,0.7,0.9",
+    size: SizeOption = None,
+    seed: SeedOption = 0,
+    guidance_scale: ScaleOption = None,
+    steps: StepsOption = None,
+    solver: SolverOption = None,
+    negative: NegativeOption = None,
+    source_prompt: SourcePromptOption = None,
+    no_position: NoPositionOption = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest interrupted grid.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make one prompt over K and v, with a sheet of all.
+
+    A picture for each switch step K (columns) and base weight v (rows). What is done is kept: after an
+    interruption `sine grid --resume` goes on.
+
+    \b
+    sine grid "a sculpture of a girl"
+    sine grid "a castle in the snow" -K 200:800:200 -v 0.5,0.7
+    sine grid --resume
+    """
+    from sine_cli.console import Console
+    from sine_cli.project.files import shown
+
+    console = Console(as_json=as_json, quiet=quiet)
+    if resume and prompt is not None:
+        raise UserError(
+            "--resume goes on with what was asked for then; it takes no prompt", "type `sine grid --resume`"
+        )
+    if not resume and prompt is None:
+        raise UserError("a prompt is missing", 'for example `sine grid "a sculpture of a girl"`')
+    opened, manifest = open_project(project, console)
+    settings = edit_settings(
+        manifest, guidance_scale=guidance_scale, steps=steps, solver=solver, negative=negative
+    )
+    columns = [_whole("-K", K) for K in parse_values("-K", switch_steps, 0, 1000)]
+    rows = parse_values("-v", base_weights, 0, 1)
+    wanted = parse_size_option(size)
+    first_seed = check_seed(seed)
+    with console.progress() as update:
+        from sine_cli.workflow.grid import GridProgress, GridRequest, grid, resume_grid
+
+        def on_progress(p: GridProgress) -> None:
+            update((p.cell - 1) * p.steps + p.step, p.cells * p.steps, f"cell {p.cell} of {p.cells}")
+
+        if prompt is None:
+            result = resume_grid(opened, manifest, on_progress, console.warn)
+        else:
+            request = GridRequest(
+                prompt, columns, rows, settings, wanted, first_seed, source_prompt, not no_position
+            )
+            result = grid(opened, manifest, request, on_progress, console.warn)
+    before = len(result.cells) - result.made
+    console.result(
+        [
+            f"{shown(result.sheet)}  {len(result.cells)} cells, each {result.size.described()}"
+            + (f", {before} of them made before" if before else "")
+        ],
+        {
+            "project": str(opened.root),
+            "prompt": result.prompt,
+            "folder": str(result.folder),
+            "sheet": str(result.sheet),
+            "cells": [str(cell) for cell in result.cells],
+            "made": result.made,
+            "height": result.size.height,
+            "width": result.size.width,
+            "seconds": result.seconds,
+        },
+    )
+
+
+def parse_values(option: str, text: str, least: float, most: float) -> list[float]:
+    """Numbers from `0,200,400` or `start:stop:step` (the stop included), each from `least` to `most`.
+
+    Raises:
+        UserError: not of that form, or out of range.
+    """
+    hint = (
+        f"give a list such as `{option} 0.5,0.7`, or start:stop:step"
+        if most == 1
+        else (f"give a list such as `{option} 200,400`, or start:stop:step")
+    )
+    try:
+        if ":" in text:
+            start, stop, step = (float(part) for part in text.split(":"))
+            if not (step > 0 and stop >= start and (stop - start) / step < 1000):
+                raise UserError(f'{option}: "{text}" goes nowhere', hint)
+            values = [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-9) + 1)]
+        else:
+            values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f'{option}: "{text}" is not a list of numbers', hint) from error
+    for value in values:
+        if not least <= value <= most:  # NaN is not within either
+            raise UserError(f"{option}: each must be from {least} to {most}, got {value:g}", hint)
+    return values
+
+
+def _whole(option: str, value: float) -> int:
+    if not value.is_integer():
+        raise UserError(
+            f"{option}: each must be a whole number, got {value:g}", f"for example `{option} 200,400`"
+        )
+    return int(value)

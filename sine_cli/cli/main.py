@@ -1,0 +1,90 @@
+"""The `sine` command: its sub-commands, and the one place where errors become words and exit codes.
+
+Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from sine_cli.cli import demo, edit, grid, init, show, tune
+from sine_cli.errors import SineError
+
+app = typer.Typer(
+    name="sine",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from sine_cli import __version__
+
+        typer.echo(f"sine {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def sine(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Edit one picture with words.
+
+    \b
+    sine init girl.jpg --class painting      a project folder from a picture
+    sine tune                                teach an adapter the picture
+    sine edit "a sculpture of a girl"        pictures from words
+    sine grid "a sculpture of a girl"        one prompt over K and v
+    sine demo                                all of it on a shipped picture
+    """
+
+
+for command in (init, tune, edit, grid, show, demo):
+    app.command()(getattr(command, command.__name__.rpartition(".")[2]))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `sine` with these arguments (None: the process's) and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run `sine` with these arguments; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
+    from sine_cli.console import report, write_error
+
+    try:
+        code = app(arguments, prog_name="sine", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt as interrupt:
+        if os.environ.get("SINE_DEBUG") == "1":
+            raise
+        step = getattr(interrupt, "step", None)
+        hint = f"the same command goes on from step {step}" if step is not None else None
+        write_error("interrupted", hint)
+        return 130
+    except SineError as error:
+        if os.environ.get("SINE_DEBUG") == "1":
+            raise
+        report(error)
+        return error.exit_code
+    except typer.TyperException as error:
+        # Help for a bare `sine` comes as an error too; it has its own shape.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            return 0
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "sine"
+        write_error(error.format_message(), f"`{path} --help` shows what it takes")
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout went away (`sine show | head`): nothing more to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

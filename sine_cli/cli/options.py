@@ -1,0 +1,102 @@
+"""Options that several commands share, and how a command finds its project."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sine_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from sine_cli.console import Console
+    from sine_cli.project.folder import Project
+    from sine_cli.project.manifest import EditSettings, Manifest
+    from sine_cli.workflow.size import Size
+
+ProjectOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--project", "-p", help="Project folder; default: from the working folder upwards, or just below."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices.")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="HxW",
+        help="Height x width in pixels; default: the source's aspect at the base's native area.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", "-s", help="Seed of the first picture, 0 or more.")]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option("-w", "--guidance-scale", help="Classifier-free guidance, 1 to 100."),
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", help="Sampling steps, 1 to 1000.")]
+SolverOption = Annotated[str | None, typer.Option("--solver", help="ddim or dpm++.")]
+NegativeOption = Annotated[
+    str | None,
+    typer.Option("--negative", help="What must not be in the picture."),
+]
+SourcePromptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source-prompt", help="What the tuned model is given; default: the prompt it was tuned with."
+    ),
+]
+NoPositionOption = Annotated[
+    bool, typer.Option("--no-position", help="Do not tell the tuned model where things lie.")
+]
+
+
+def open_project(given: Path | None, console: "Console") -> "tuple[Project, Manifest]":
+    """The project a command is about, and its manifest; says which one where it was not named."""
+    from sine_cli.project.files import shown
+    from sine_cli.project.folder import find_project
+    from sine_cli.project.manifest import load_manifest
+
+    found = find_project(Path.cwd(), given)
+    if found.how == "below":
+        console.say(f"project: {shown(found.project.root)}")
+    return found.project, load_manifest(found.project.manifest_path)
+
+
+def parse_size_option(text: str | None) -> "Size | None":
+    from sine_cli.workflow.size import parse_size
+
+    return None if text is None else parse_size(text)
+
+
+def check_seed(seed: int, count: int = 1) -> int:
+    """Seeds are what torch takes: 0 to 2^63 - 1, for every one of `count` pictures."""
+    if not 0 <= seed <= 2**63 - count:
+        raise UserError(f"--seed: must be from 0 to {2**63 - count}, got {seed}", "for example `--seed 1`")
+    return seed
+
+
+def edit_settings(
+    manifest: "Manifest",
+    *,
+    switch_step: int | None = None,
+    base_weight: float | None = None,
+    guidance_scale: float | None,
+    steps: int | None,
+    solver: str | None,
+    negative: str | None,
+) -> "EditSettings":
+    """The manifest's settings with what the command line says instead."""
+    from sine_cli.project.manifest import changed
+
+    return changed(
+        manifest.edit,
+        {
+            "switch_step": ("-K", switch_step),
+            "base_weight": ("-v", base_weight),
+            "guidance_scale": ("-w", guidance_scale),
+            "steps": ("--steps", steps),
+            "solver": ("--solver", solver),
+            "negative": ("--negative", negative),
+        },
+    )

@@ -1,0 +1,79 @@
+"""`sine tune`: teach the project's adapter its picture."""
+
+from typing import Annotated
+
+import typer
+
+from sine_cli.cli.options import JsonOption, ProjectOption, QuietOption, open_project
+
+
+def tune(
+    project: ProjectOption = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Steps of tuning; default: the manifest's.")
+    ] = None,
+    no_patches: Annotated[
+        bool, typer.Option("--no-patches", help="Tune on the whole picture alone, the paper's other setting.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option("--seed", "-s", help="Seed of all that is random.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Teach the adapter the picture. A tuning that was interrupted goes on with the same command.
+
+    \b
+    sine tune
+    sine tune --steps 800
+    sine tune --no-patches
+    """
+    from sine_cli.cli.interrupts import stop_requests
+    from sine_cli.console import Console
+    from sine_cli.project.files import shown
+    from sine_cli.project.manifest import changed
+
+    console = Console(as_json=as_json, quiet=quiet)
+    opened, manifest = open_project(project, console)
+    settings = changed(
+        manifest.tune,
+        {
+            "steps": ("--steps", steps),
+            "patches": ("--no-patches", False if no_patches else None),
+            "seed": ("--seed", seed),
+        },
+    )
+    with (
+        stop_requests(lambda: console.say("stopping after this step; Ctrl-C again to stop at once")) as stop,
+        console.progress() as update,
+    ):
+        from sine_cli.workflow.tune import TuneProgress, tune
+
+        def on_progress(progress: TuneProgress) -> None:
+            what = "encoding patches" if progress.loss is None else f"tuning  loss {progress.loss:.4f}"
+            update(progress.done, progress.total, what)
+
+        result = tune(opened, manifest, settings, on_progress, console.say, stop)
+    record = result.record
+    folder = shown(opened.adapter_dir)
+    if result.already_there:
+        lines = [f"{folder}  is tuned with these settings already; remove it to tune anew"]
+    else:
+        resumed = f", went on from step {result.resumed_at}" if result.resumed_at else ""
+        lines = [
+            f"{folder}  {record.tune.steps} steps in {record.seconds:.0f} s{resumed}, "
+            f"loss {record.loss:.4f}, peak memory {record.peak_memory / 2**30:.1f} GiB",
+            f"previews  {shown(opened.tuning_dir / 'previews')}",
+            'next      `sine edit "..."`: say what the picture shall become',
+        ]
+    console.result(
+        lines,
+        {
+            "project": str(opened.root),
+            "adapter": str(opened.adapter_dir),
+            "already_there": result.already_there,
+            "resumed_at": result.resumed_at,
+            "steps": record.tune.steps,
+            "loss": record.loss,
+            "seconds": record.seconds,
+            "peak_memory": record.peak_memory,
+        },
+    )

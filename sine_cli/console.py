@@ -1,0 +1,110 @@
+"""What people and scripts see: results on stdout; progress, notices, warnings and errors on stderr.
+
+The only file that imports rich. `--json` makes stdout one object; `--quiet` keeps stderr to errors.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sine_cli.errors import SineError
+
+Update = Callable[[int, int, str], None]
+"""(done, total, description) of the work under way."""
+
+
+class Console:
+    """Where a command reports.
+
+    Args:
+        as_json: print one JSON object on stdout, and nothing else there.
+        quiet: no progress and no notices.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._out = RichConsole(highlight=False, markup=False, soft_wrap=True)
+        self._err = RichConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def result(self, lines: list[str], facts: dict[str, Any]) -> None:
+        """The outcome of a command: lines for a person, or the facts as one JSON object for a script."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(facts, ensure_ascii=False, indent=2, default=str) + "\n")
+            sys.stdout.flush()
+            return
+        for line in lines:
+            self._out.print(line)
+
+    def table(self, rows: list[tuple[str, str]]) -> list[str]:
+        """Two aligned columns, as lines."""
+        table = Table.grid(padding=(0, 2))
+        for row in rows:
+            table.add_row(*row)
+        with self._out.capture() as capture:
+            self._out.print(table)
+        return [line.rstrip() for line in capture.get().splitlines()]
+
+    def say(self, text: str) -> None:
+        """A notice to a person."""
+        if not self.quiet:
+            self._err.print(text)
+
+    def warn(self, text: str) -> None:
+        """Something that a person should know and need not act on."""
+        if not self.quiet:
+            self._err.print(f"warning: {text}")
+
+    @contextmanager
+    def progress(self) -> Iterator[Update]:
+        """A progress bar with the time left; on anything but a terminal, a line at each tenth."""
+        if self.quiet:
+            yield lambda done, total, description: None
+        elif self._err.is_terminal:
+            yield from self._bar()
+        else:
+            yield self._tenths()
+
+    def _bar(self) -> Iterator[Update]:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._err, transient=True) as bars:
+            task = bars.add_task("", total=None)
+
+            def update(done: int, total: int, description: str) -> None:
+                if bars.tasks[task].total != total or done < bars.tasks[task].completed:
+                    bars.reset(task, total=total)
+                bars.update(task, completed=done, description=description)
+
+            yield update
+
+    def _tenths(self) -> Update:
+        last = (0, 0)
+
+        def update(done: int, total: int, description: str) -> None:
+            nonlocal last
+            tenth = 10 * done // total
+            if tenth and (total, tenth) != last:
+                last = (total, tenth)
+                self._err.print(f"{description}  {done}/{total}")
+
+        return update
+
+
+def report(error: SineError) -> None:
+    """`error: ...`, a blank line, `hint: ...` on stderr."""
+    write_error(error.message, error.hint)
+
+
+def write_error(message: str, hint: str | None) -> None:
+    """As `report`, from texts."""
+    console = RichConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"error: {message}", style=None if os.environ.get("NO_COLOR") else "bold red")
+    if hint:
+        console.print(f"\nhint: {hint}")

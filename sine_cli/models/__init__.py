@@ -1,0 +1,1 @@
+"""Everything of diffusers, transformers and peft: bases, backbone, adapter, device."""

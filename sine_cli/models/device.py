@@ -1,0 +1,35 @@
+"""The machine: which device computes, in which number type, and how much memory it took."""
+
+import resource
+import sys
+
+import torch
+
+
+def best_device() -> torch.device:
+    """An accelerator where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """The fastest type for the U-Net that the device computes natively and that does not overflow."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    if device.type == "cpu":
+        # Absent before torch 2.10: such a torch computes in float32, which is right and slower.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+            return torch.bfloat16
+    return torch.float32
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes held at once so far: on the accelerator, or by this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

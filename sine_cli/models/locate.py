@@ -1,0 +1,231 @@
+"""Where a base lies: a folder on this disk, or a repository of the hub at one exact commit.
+
+Torch-free, so that `sine init` and `sine show` stay quick. Only safetensors and the small files beside
+them are ever fetched.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from sine_cli.errors import SineError, UserError
+
+PARTS = ("unet", "vae", "text_encoder")
+CONFIGS = ["model_index.json", "scheduler/*.json", "tokenizer/*", *(f"{part}/config.json" for part in PARTS)]
+EDGE = 1024 * 1024  # bytes of a weight file's beginning and end that go into its fingerprint
+
+
+@dataclass(frozen=True)
+class Location:
+    """A base on this disk.
+
+    Attributes:
+        folder: a diffusers folder.
+        revision: the hub's commit, or "sha256:..." of the folder's configurations and weights.
+        variant: "fp16" where the weight files carry that name.
+    """
+
+    folder: Path
+    revision: str
+    variant: str | None = None
+
+
+def in_package(package: str, folder: str) -> Path:
+    """A folder inside an importable package, which is not imported.
+
+    Raises:
+        UserError: no such package.
+    """
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        raise UserError(f"the package {package} is not installed", "install it with `pip install`")
+    return Path(places[0]) / folder
+
+
+def in_folder(folder: Path) -> Location:
+    """A diffusers folder that is on this disk already.
+
+    Raises:
+        UserError: a part's configuration or weights are missing.
+    """
+    for part in PARTS:
+        if not (folder / part / "config.json").is_file() or not _weights(folder, part):
+            raise UserError(
+                f"{folder} is not a whole diffusers folder: {part} lacks config.json or .safetensors weights",
+                "a base is a preset, a hub id, or a folder that diffusers' `save_pretrained` wrote",
+            )
+    return Location(folder, fingerprint(folder), _variant(path.name for path in _weights(folder, "unet")))
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash that tells one base from another: configurations whole, weights by size, beginning and end."""
+    digest = hashlib.sha256()
+    for part in PARTS:
+        digest.update((folder / part / "config.json").read_bytes())
+        for path in _weights(folder, part):
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(EDGE))
+                file.seek(max(0, path.stat().st_size - EDGE))
+                digest.update(file.read(EDGE))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def native_pixels(folder: Path) -> int:
+    """Pixels on a side that the base was trained at: the U-Net's latent size times the autoencoder's factor.
+
+    Needs only the configurations. Raises UserError when they do not say.
+    """
+    unet, vae = (_config(folder / part / "config.json") for part in ("unet", "vae"))
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    if not isinstance(unet.get("sample_size"), int) or not isinstance(blocks, list):
+        raise UserError(f"{folder} does not say its native size (unet/config.json: sample_size)")
+    return unet["sample_size"] * 2 ** (len(blocks) - 1)
+
+
+def on_hub(repository: str, revision: str | None, variant: str | None) -> Location:
+    """A repository's configurations on this disk, fetched where they are not; the commit is fixed.
+
+    Args:
+        repository: the hub's id, "owner/name".
+        revision: branch, tag or commit; None is the main branch.
+
+    Raises:
+        UserError, SineError: no such repository or revision, no access, no network.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch(local: bool) -> str:
+        return snapshot_download(
+            repository, revision=revision, allow_patterns=CONFIGS, local_files_only=local
+        )
+
+    folder = _cached_or_fetched(repository, fetch)
+    return Location(Path(folder), Path(folder).name, variant)
+
+
+def with_weights(repository: str, location: Location) -> Location:
+    """The same base with its weights on this disk too, fetched where they are not.
+
+    Raises:
+        UserError, SineError: as `on_hub`, or the repository has no safetensors weights.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    if _all_weights(location.folder):
+        return Location(
+            location.folder, location.revision, _variant(p.name for p in _weights(location.folder, "unet"))
+        )
+
+    def fetch(local: bool) -> str:
+        if local:
+            raise FileNotFoundError(repository)
+        files = HfApi().list_repo_files(repository, revision=location.revision)
+        wanted = weight_files(files, location.variant)
+        if not wanted:
+            raise UserError(
+                f"{repository} has no .safetensors weights for {', '.join(PARTS)}",
+                "choose a base in the diffusers layout with safetensors weights",
+            )
+        return snapshot_download(repository, revision=location.revision, allow_patterns=[*CONFIGS, *wanted])
+
+    folder = Path(_cached_or_fetched(repository, fetch))
+    return Location(folder, location.revision, _variant(p.name for p in _weights(folder, "unet")))
+
+
+def is_at_hand(repository: str, revision: str | None) -> bool:
+    """Whether a hub base is cached, or the hub answers for it within a few seconds."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision), str):
+        return True
+    try:
+        HfApi().model_info(repository, revision=revision, timeout=3)
+    except _network_errors():
+        return False
+    return True
+
+
+def weight_files(files: Iterable[str], variant: str | None) -> list[str]:
+    """Of a repository's files, one safetensors set for every part: the variant's (fp16) where there is one.
+
+    Empty when a part has none.
+    """
+    files = sorted(files)
+    wanted: list[str] = []
+    for part in PARTS:
+        weights = [
+            f for f in files if fnmatch(f, f"{part}/*.safetensors") or fnmatch(f, f"{part}/*.index.*json")
+        ]
+        plain = [f for f in weights if _variant([Path(f).name]) is None and "non_ema" not in f]
+        chosen = [f for f in weights if _variant([Path(f).name]) == (variant or "fp16")] or plain
+        if not any(f.endswith(".safetensors") for f in chosen):
+            return []
+        wanted += chosen
+    return wanted
+
+
+def _cached_or_fetched(repository: str, fetch: Callable[[bool], str]) -> str:
+    from huggingface_hub import errors
+
+    try:
+        return fetch(True)
+    except (FileNotFoundError, errors.RevisionResolutionError):
+        pass
+    try:
+        return fetch(False)
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{repository} asks you to accept its terms first",
+            f"accept them on the page of {repository}, then type `hf auth login`",
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise UserError(
+            f"the hub has no {repository}, or not at the revision asked for",
+            "presets: mini, sd15, sd21; or give a diffusers folder: `--base path/to/folder`",
+        ) from error
+    except errors.HFValidationError as error:
+        raise UserError(f"{repository} is not a hub id (owner/name)", "presets: mini, sd15, sd21") from error
+    except _network_errors() as error:
+        raise SineError(
+            f"{repository} is not on this disk and the hub cannot be reached",
+            "connect to the network and try again, or use the bundled base: `--base mini`",
+        ) from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises when it cannot get through; its HTTP library differs between versions."""
+    from huggingface_hub import errors
+
+    http_error = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
+    return OSError, http_error, errors.RevisionResolutionError
+
+
+def _weights(folder: Path, part: str) -> list[Path]:
+    return sorted((folder / part).glob("*.safetensors"))
+
+
+def _all_weights(folder: Path) -> bool:
+    return all(_weights(folder, part) for part in PARTS)
+
+
+def _variant(names: Iterable[str]) -> str | None:
+    """The variant in weight files' names: "fp16" of `model.fp16.safetensors`; None for plain names."""
+    for name in names:
+        middle = name.removesuffix(".safetensors").split(".")[1:]
+        if middle and not name.endswith(".json"):
+            return middle[0].split("-")[0]
+    return None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "fetch or copy the base again") from error

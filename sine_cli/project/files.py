@@ -1,0 +1,216 @@
+"""Files that appear whole or not at all, and how paths and failures of the disk are told to people.
+
+Whatever is being written has a hidden name that carries the process's id, `.sine.yaml.1234-0.partial`, so
+that the next process can tell what a dead one left behind.
+"""
+
+import contextlib
+import difflib
+import errno
+import itertools
+import os
+import re
+import shlex
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sine_cli.errors import SineError, UserError
+
+_PARTIAL = re.compile(r"\..+\.([1-9][0-9]{0,8})-[0-9]+\.partial", re.DOTALL)
+_NAME_KEPT = 40  # characters: a hidden name stays below the 255 bytes that file systems allow
+_serial = itertools.count()
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with every character that a terminal cannot show escaped (`\\n`, `\\x1b`)."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def shown(path: Path) -> str:
+    """How a message names `path`: relative to the working folder when it lies below it, else as given."""
+    if path.is_absolute():
+        with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere; or the working folder is gone
+            path = path.relative_to(Path.cwd())
+    return printable(str(path))
+
+
+def typed(path: Path) -> str:
+    """How a person types `path` in a command: as `shown`, quoted where a shell asks for it."""
+    text = shown(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses while `path` is written into a SineError that says what to do about it.
+
+    Raises:
+        SineError: disk full, no permission, read-only, or any other OSError of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's: a library's own mistake
+            raise
+        raise _storage_error(path, error) from error
+
+
+def _storage_error(path: Path, error: OSError) -> SineError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SineError(
+            f"cannot write {shown(path)}: the disk is full",
+            "free some space on that disk, then run the same command again",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SineError(
+            f"cannot write {shown(path)}: permission denied",
+            f"see who may write there with `ls -ld {typed(path.parent)}`, or work in a folder of your own",
+        )
+    return SineError(
+        f"cannot write {shown(path)}: {error.strerror}",
+        f"look at `ls -ld {typed(path.parent)}`, then run the same command again",
+    )
+
+
+def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
+    """The content of a file that the user named.
+
+    Args:
+        path: the file.
+        limit: the most bytes it may have; None for no limit.
+
+    Raises:
+        UserError: no such file (with a close name of the same folder), not a file, no permission, too large.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device could keep us waiting for ever
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise UserError(f"{shown(path)} is {kind}", "name a file")
+        with path.open("rb") as file:
+            content = file.read(-1 if limit is None else limit + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"no such file: {shown(path)}", _closest(path)) from error
+    except PermissionError as error:
+        hint = f"see who may read it with `ls -l {typed(path)}`"
+        raise UserError(f"cannot read {shown(path)}: permission denied", hint) from error
+    except OSError as error:
+        hint = f"look at it with `ls -l {typed(path)}`"
+        raise UserError(f"cannot read {shown(path)}: {error.strerror}", hint) from error
+    if limit is not None and len(content) > limit:
+        raise UserError(f"{shown(path)} is larger than {limit:,} bytes", "name the file that sine wrote")
+    return content
+
+
+def _closest(path: Path) -> str:
+    """A hint for a name that is not there."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {shown(folder)} either; `ls` shows what there is"
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except PermissionError:
+        names = []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"did you mean `{typed(folder / close[0])}`?"
+    return f"`ls {typed(folder)}` shows what there is"
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of that id runs on this machine. On Windows always True: asking would end it."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def partial_path(path: Path) -> Path:
+    """A new hidden name beside `path`, of this process, for what will take its place. Creates nothing."""
+    return path.with_name(f".{path.name[:_NAME_KEPT]}.{os.getpid()}-{next(_serial)}.partial")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what dead processes left of writing `path`. What cannot be removed stays, silently."""
+    prefix = f".{path.name[:_NAME_KEPT]}."
+    with contextlib.suppress(OSError):
+        for entry in list(path.parent.iterdir()):
+            if entry.name.startswith(prefix) and is_abandoned(entry):
+                remove(entry)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether `path` is a partial file or folder (see `partial_path`) whose process is no longer there."""
+    match = _PARTIAL.fullmatch(path.name)
+    return match is not None and not process_lives(int(match[1]))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, as far as the system lets us; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden path beside `path` to write a file to; on leaving, it takes `path`'s place, safe on the disk.
+
+    When the body raises, or the disk refuses, `path` is as it was and nothing is left beside it.
+
+    Raises:
+        SineError: disk full, no permission, or another failure of the disk.
+    """
+    remove_abandoned(path)
+    partial = partial_path(path)
+    with storage_errors(path):
+        try:
+            yield partial
+            flush_file(partial)
+            partial.replace(path)
+        finally:
+            remove(partial)
+        flush_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises SineError when the disk refuses."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, line ends as given, whole or not at all. Raises SineError when the disk refuses."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def flush_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Wait until a folder's list of names is on the disk, where the system can."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,189 @@
+"""The project folder: where everything in it lies, how it is made, and how a command finds it."""
+
+import difflib
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sine_cli.errors import UserError
+from sine_cli.project import files
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sine_cli.project.manifest import Manifest
+
+_MANIFEST = "sine.yaml"
+_SOURCE = "source.png"
+_MOST_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder. The paths are where things belong, whether or not they are there yet."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.root.resolve().name
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.root / _MANIFEST
+
+    @property
+    def source_path(self) -> Path:
+        return self.root / _SOURCE
+
+    @property
+    def adapter_dir(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def tuning_dir(self) -> Path:
+        return self.root / "tuning"
+
+    @property
+    def edits_dir(self) -> Path:
+        return self.root / "edits"
+
+    @property
+    def grids_dir(self) -> Path:
+        return self.root / "grids"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A project and how it was found: named by the user, at or above the working folder, or just below it."""
+
+    project: Project
+    how: Literal["given", "above", "below"]
+
+
+def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Project:
+    """Make the folder `root` with its manifest and picture (RGB), whole or not at all.
+
+    `root` may exist when it is an empty folder; the folder that it lies in must exist.
+
+    Raises:
+        UserError: `root` exists already, is the working folder, or lies in a folder that is not there.
+        SineError: disk full, no permission, or another failure of the disk.
+    """
+    from sine_cli.project.manifest import write_manifest
+    from sine_cli.project.source import write_source
+
+    _refuse_unfit(root)
+    files.remove_abandoned(root)
+    partial = files.partial_path(root)
+    with files.storage_errors(root):
+        try:
+            partial.mkdir()
+            write_source(image, partial / manifest.source.file)
+            write_manifest(partial / _MANIFEST, manifest)
+            partial.rename(root)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # made by someone else meanwhile
+                raise _already_exists(root) from error
+            raise
+        finally:
+            files.remove(partial)
+        files.flush_folder(root.parent)
+    return Project(root)
+
+
+def _refuse_unfit(root: Path) -> None:
+    if root.resolve() == Path.cwd():
+        raise UserError(
+            "the working folder itself cannot become a project", "type `--dir NAME` for a new folder"
+        )
+    if not root.parent.is_dir():
+        raise UserError(
+            f"no such folder: {files.shown(root.parent)}",
+            f"make it first: `mkdir -p {files.typed(root.parent)}`",
+        )
+    if os.path.lexists(root) and not _is_empty_folder(root):
+        raise _already_exists(root)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    with files.storage_errors(path):
+        return next(path.iterdir(), None) is None
+
+
+def _already_exists(root: Path) -> UserError:
+    return UserError(
+        f"{files.shown(root)} already exists",
+        "choose another folder with `--dir NAME`, or remove that one first",
+    )
+
+
+def find_project(start: Path, given: Path | None = None) -> Found:
+    """The project that a command is about.
+
+    Args:
+        start: the working folder.
+        given: what `--project` says, a project folder or its `sine.yaml`, relative to `start`; or None, then
+            the first project from `start` upwards, else the only one directly below it.
+
+    Raises:
+        UserError: `given` is no project, there is none, or there are several below.
+    """
+    if given is not None:
+        return Found(Project(_given_root(start / given)), "given")
+    for folder in (start, *start.parents):
+        if _is_project(folder):
+            return Found(Project(folder), "above")
+    below = _projects_below(start)
+    if not below:
+        raise UserError(
+            f"no project here ({files.printable(str(start))}), above or directly below",
+            "`sine init PICTURE --class NOUN` makes one",
+        )
+    if len(below) > 1:
+        names = [files.printable(root.name) for root in below]
+        raise UserError(
+            f"{len(below)} projects here: {', '.join(names[:_MOST_LISTED])}"
+            + (", ..." if len(names) > _MOST_LISTED else ""),
+            f"say which: `--project {files.typed(below[0])}`",
+        )
+    return Found(Project(below[0]), "below")
+
+
+def _is_project(folder: Path) -> bool:
+    return os.path.isfile(folder / _MANIFEST)  # unlike Path.is_file, False where we may not look
+
+
+def _given_root(path: Path) -> Path:
+    if path.name == _MANIFEST and os.path.isfile(path):
+        return path.parent
+    if _is_project(path):
+        return path
+    if not os.path.exists(path):
+        nearby = [root.name for root in _projects_below(path.parent)]
+        close = difflib.get_close_matches(path.name, nearby, n=1)
+        hint = f"did you mean `--project {files.typed(path.parent / close[0])}`?" if close else None
+        raise UserError(
+            f"no such project: {files.shown(path)}", hint or "`sine init PICTURE --class NOUN` makes one"
+        )
+    if os.path.isdir(path):
+        raise UserError(
+            f"{files.shown(path)} is not a project: it has no {_MANIFEST}",
+            "`sine init PICTURE --class NOUN` makes one",
+        )
+    raise UserError(
+        f"{files.shown(path)} is not a project", f"name a project folder or its {_MANIFEST}: `--project girl`"
+    )
+
+
+def _projects_below(folder: Path) -> list[Path]:
+    try:
+        children = sorted(folder.iterdir())
+    except OSError:  # a folder that we may not list shows no projects
+        return []
+    return [child for child in children if not child.name.startswith(".") and _is_project(child)]

@@ -1,0 +1,472 @@
+"""The manifest `sine.yaml`: what a project is made of, read strictly and written with its comments.
+
+A person edits this file and strangers send it, so it is read as plain YAML without tags, anchors or
+surprises ("no" is a word, 1e-4 a number), and every mistake is told with its line and field.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from string import Template
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from sine_cli.errors import UserError
+from sine_cli.project import files
+from sine_cli.project.templates import template_path
+
+SCHEMA_VERSION = 1
+_LARGEST_FILE = 1024 * 1024  # bytes
+_DEEPEST = 3  # the file, a section, and one more, so that a wrongly nested value is named with its field
+_LONGEST_SHOWN = 40  # characters of a wrong value in a message
+
+# -------------------------------------------------------------------------------------------------- the model
+
+
+def _stays_inside(file: str) -> str:
+    path = PurePosixPath(file)
+    climbs = path.is_absolute() or not path.parts or ".." in path.parts
+    if climbs or "\\" in file or "\0" in file or PureWindowsPath(file).drive:
+        raise ValueError("must be a path inside the project folder")
+    return file
+
+
+def _is_sha256(digest: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("must be 64 hexadecimal digits")
+    return digest
+
+
+Text = Annotated[str, Field(min_length=1, max_length=10_000)]
+InnerFile = Annotated[Text, AfterValidator(_stays_inside)]
+Sha256 = Annotated[str, AfterValidator(_is_sha256)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    """A group of fields: none unknown, no number where a word belongs, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class Source(_Section):
+    """The picture of the project: the stored file, and the one it was made from."""
+
+    file: InnerFile = "source.png"
+    original: Text  # the name of the file that was given
+    sha256: Sha256  # of that file
+    height: int = Field(ge=1)  # pixels of the stored picture
+    width: int = Field(ge=1)
+
+
+class Prompts(_Section):
+    """The words that describe the picture."""
+
+    class_noun: Text = Field(validation_alias="class", serialization_alias="class")
+    kind: Text
+    token: Text
+    source: Text  # the source prompt
+
+
+class TuneSettings(_Section):
+    """How the adapter is tuned on the picture."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    position_learning_rate: float = Field(gt=0)
+    rank: int = Field(ge=1, le=512)
+    targets: Literal["attention", "attention+resnet"]
+    patches: bool
+    min_patch: float = Field(gt=0, le=1)  # smallest side of a patch, as a share of the picture's
+    whole: Share  # share of the steps that see the whole picture
+    pool: int = Field(ge=1)  # patches encoded ahead
+    min_timestep: int = Field(ge=0, le=999)
+    preview_every: int = Field(ge=0)  # steps; 0 for none
+    checkpoint_every: int = Field(ge=1)  # steps
+    seed: int = Field(ge=0, le=2**63 - 1)
+
+
+class EditSettings(_Section):
+    """The defaults of an edit."""
+
+    switch_step: int = Field(ge=0, le=1000)  # K
+    base_weight: Share  # v
+    guidance_scale: float = Field(ge=1, le=100)  # w
+    steps: int = Field(ge=1, le=1000)
+    solver: Literal["ddim", "dpm++"]
+    negative: Annotated[str, Field(max_length=10_000)] = ""
+
+
+class Manifest(_Section):
+    """All of `sine.yaml`. In the file `schema_version` is `schema` and `class_noun` is `class`."""
+
+    schema_version: int = Field(
+        ge=1, le=SCHEMA_VERSION, validation_alias="schema", serialization_alias="schema"
+    )
+    source: Source
+    prompts: Prompts
+    base: Text  # a preset, a hub id or a folder
+    base_revision: Text | None = None  # a commit of the hub, or the "sha256:..." of a local folder
+    tune: TuneSettings
+    edit: EditSettings
+
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "source": Source,
+    "prompts": Prompts,
+    "tune": TuneSettings,
+    "edit": EditSettings,
+}
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        UserError: for the first mistake, as `girl/sine.yaml:12: tune.steps: must be at least 1, got -5`;
+            also for a file that is missing, larger than 1 MiB, not UTF-8, or of a newer sine.
+    """
+    text = _decoded(files.read_bytes(path, limit=_LARGEST_FILE), path)
+    outline = _outline(text, path)
+    _refuse_newer(outline, path)
+    problems = list(outline.problems)
+    try:
+        manifest = Manifest.model_validate(outline.values, by_alias=True, by_name=False)
+    except ValidationError as error:
+        problems += [_problem(details, outline) for details in error.errors(include_url=False)]
+        _refuse(path, problems)
+    if problems:
+        _refuse(path, problems)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a value stands, and how it reads there."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class _Problem:
+    line: int
+    field: str  # "tune.steps"; empty for the file as a whole
+    what: str
+    is_missing: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.what}" if self.field else self.what
+
+
+Location = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """The file as plain values, with the place of each, and what was wrong already at reading."""
+
+    values: dict[str, object] = field(default_factory=dict[str, object])
+    places: dict[Location, _Place] = field(default_factory=dict[Location, _Place])
+    problems: list[_Problem] = field(default_factory=list[_Problem])
+
+
+def _refuse(path: Path, problems: list[_Problem]) -> NoReturn:
+    # A mistyped name makes two problems; the one that stands in the file helps more than the missing one.
+    first, *others = sorted(problems, key=lambda problem: (problem.is_missing, problem.line))
+    more = f" (and {len(others)} more)" if others else ""
+    raise UserError(
+        f"{files.shown(path)}:{first.line}: {first}{more}",
+        f"mend line {first.line} of {files.shown(path)}, then `sine show` checks it again",
+    )
+
+
+def _refuse_newer(outline: _Outline, path: Path) -> None:
+    version = outline.values.get("schema")
+    if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSION:
+        raise UserError(
+            f"{files.shown(path)}:{outline.places['schema',].line}: schema: this project was made by a newer "
+            f"sine (schema {version}, this one reads up to {SCHEMA_VERSION})",
+            "upgrade sine: `pip install --upgrade sine-cli`",
+        )
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        _refuse(path, [_Problem(line, "", f"not UTF-8 text (byte 0x{content[error.start]:02x})")])
+
+
+class _NotAllowed(yaml.MarkedYAMLError):
+    """Correct YAML that a manifest has no need of."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML cut down to mappings, lists and scalars, with the few plain scalars that people expect."""
+
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _NotAllowed(
+                problem="anchors and aliases are not allowed; a word that begins with & or * needs quotes",
+                problem_mark=event.start_mark,
+            )
+        if getattr(event, "tag", None) is not None:
+            raise _NotAllowed(
+                problem="tags are not allowed; a word that begins with ! needs quotes",
+                problem_mark=event.start_mark,
+            )
+        if self.depth > _DEEPEST:
+            raise _NotAllowed(problem="nested too deeply", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_NULL, _BOOL, _INT, _FLOAT, _STR = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str")
+)
+_PLAIN_SCALARS = {
+    _NULL: r"|~|null",
+    _BOOL: r"true|false",
+    _INT: r"[-+]?(0|[1-9][0-9]{0,30})",
+    _FLOAT: r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+}
+for _tag, _pattern in _PLAIN_SCALARS.items():
+    _PlainLoader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
+
+
+def _outline(text: str, path: Path) -> _Outline:
+    try:
+        node = yaml.compose(text, Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        _refuse(path, [_syntax_problem(error, text)])
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        _refuse(path, [_Problem(line, "", f"not text: character {error.character:#04x}")])
+    except (ValueError, OverflowError):  # PyYAML: "\UFFFFFFFF" in quotes, or a %YAML number without end
+        _refuse(path, [_Problem(1, "", "not valid YAML: an escape or version number is out of range")])
+    if node is None:
+        _refuse(path, [_Problem(1, "", "empty, it has no fields")])
+    if not isinstance(node, yaml.MappingNode):
+        line = node.start_mark.line + 1
+        _refuse(path, [_Problem(line, "", f"must be lines of `name: value`, got {_as_shown(node)}")])
+    outline = _Outline()
+    outline.values.update(_values(node, (), outline))
+    return outline
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> _Problem:
+    what = error.problem or "cannot be read"
+    opened_here = error.context_mark if "end of stream" in what else None
+    mark = opened_here or error.problem_mark
+    line = mark.line + 1 if mark else 1
+    if isinstance(error, _NotAllowed):
+        return _Problem(line, "", what)
+    if "'\\t'" in what or re.match(r" *\t", (text.splitlines()[line - 1 : line] or [""])[0]):
+        what = "a tab cannot indent, use spaces"
+    return _Problem(line, "", f"not valid YAML: {files.printable(what)}")
+
+
+def _values(mapping: yaml.MappingNode, inside: Location, outline: _Outline) -> dict[str, object]:
+    """The values of a mapping, by name; places and repeated or odd names go to the outline."""
+    values: dict[str, object] = {}
+    for key, node in mapping.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
+            name = _as_shown(key)
+            outline.problems.append(_Problem(line, _dotted(inside), f"a name must be a word, got {name}"))
+            continue
+        location = (*inside, key.value)
+        if location in outline.places:
+            first = outline.places[location].line
+            outline.problems.append(_Problem(line, _dotted(location), f"given twice, first on line {first}"))
+            continue
+        outline.places[location] = _Place(line, _as_shown(node))
+        values[key.value] = _value(node, location, outline)
+    return values
+
+
+def _value(node: yaml.Node, location: Location, outline: _Outline) -> object:
+    if isinstance(node, yaml.MappingNode):
+        return _values(node, location, outline)
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)  # no field is a list: the checks refuse it, whatever it holds
+    text: str = node.value
+    match node.tag:
+        case tag if tag == _NULL:
+            return None
+        case tag if tag == _BOOL:
+            return text == "true"
+        case tag if tag == _INT:
+            return int(text)
+        case tag if tag == _FLOAT:
+            return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+        case _:
+            return text
+
+
+def _as_shown(node: yaml.Node) -> str:
+    """How a message shows a value: as it stands in the file, words in quotes, and not too much of it."""
+    if isinstance(node, yaml.MappingNode):
+        return "a group of fields"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    text = _shortened(node.value)
+    if node.tag == _NULL:
+        return "nothing"
+    return f'"{files.printable(text)}"' if node.tag == _STR else text
+
+
+def _dotted(location: Location) -> str:
+    return files.printable(".".join(map(_shortened, location)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+
+
+def _problem(details: ErrorDetails, outline: _Outline) -> _Problem:
+    """A mistake that pydantic found, in our words and with its line."""
+    location = tuple(str(part) for part in details["loc"])
+    place = outline.places.get(location)
+    if place is None:  # missing: the line of its section
+        place = outline.places.get(location[:-1], _Place(1, ""))
+    what = _what(details, location, place.text)
+    return _Problem(place.line, _dotted(location), what, is_missing=details["type"] == "missing")
+
+
+_EXPECTED = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text (in quotes where it looks like something else)",
+    "string_unicode": "must be text of whole characters",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a group of fields",
+    "value_error": "{error}",
+}
+
+
+def _what(details: ErrorDetails, location: Location, got: str) -> str:
+    kind = details["type"]
+    if kind == "missing":
+        return "missing"
+    if kind == "extra_forbidden":
+        return f"unknown key; {_suggestion(location)}"
+    context = {name: _bare(value) for name, value in details.get("ctx", {}).items()}
+    return f"{_EXPECTED[kind].format_map(context)}, got {got}"
+
+
+def _bare(value: object) -> str:
+    """A limit or a list of words without decoration: 1.0 is 1, "'ddim' or 'dpm++'" is ddim or dpm++."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).replace("'", "")
+
+
+def _suggestion(location: Location) -> str:
+    section = Manifest if len(location) == 1 else _SECTIONS[location[0]]
+    known = [str(info.validation_alias or name) for name, info in section.model_fields.items()]
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"the keys here are {', '.join(known)}"
+
+
+# --------------------------------------------------------------------------------------------------- changing
+
+SettingsT = TypeVar("SettingsT", TuneSettings, EditSettings)
+
+
+def changed(settings: SettingsT, changes: Mapping[str, tuple[str, object]]) -> SettingsT:
+    """Settings with the values of a command's options in place of the manifest's.
+
+    Args:
+        changes: for each field, the option as a person types it ("-K"), and its value; None changes nothing.
+
+    Raises:
+        UserError: a value is out of range, told as "-K: must be at most 1000, got 2000".
+    """
+    given = {field: value for field, (_, value) in changes.items() if value is not None}
+    try:
+        return type(settings).model_validate({**settings.model_dump(), **given})
+    except ValidationError as error:
+        details = error.errors()[0]
+        field = str(details["loc"][0])
+        option, value = changes[field]
+        what = _what(details, (field,), _shortened(str(value)))
+        raise UserError(f"{option}: {what}", "`--help` shows each option with its range") from error
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+class _DottedTemplate(Template):
+    """Placeholders name fields as messages do: `${tune.steps}`."""
+
+    braceidpattern = r"(?a:[a-z_0-9]+(?:\.[a-z_0-9]+)*)"
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write `templates/sine.yaml` with the values of `manifest`, whole or not at all.
+
+    Reading the file again gives an equal manifest.
+
+    Raises:
+        SineError: disk full, no permission, or another failure of the disk.
+    """
+    template = _DottedTemplate(template_path("sine.yaml").read_text(encoding="utf-8"))
+    fields = manifest.model_dump(by_alias=True)
+    files.write_text(path, template.substitute(dict(_rendered(fields))))
+
+
+def _rendered(fields: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each field's dotted name with its value as YAML."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _rendered(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, _as_yaml(value)
+
+
+_PLAIN_WORD = re.compile(
+    r"(?!(?:null|true|false|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9._+/-]*", re.IGNORECASE
+)
+
+
+def _as_yaml(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str() if not _PLAIN_WORD.fullmatch(value):
+            return yaml.safe_dump(value, default_style='"', allow_unicode=True, width=2**31).rstrip("\n")
+        case _:
+            return str(value)

@@ -1,0 +1,112 @@
+"""The source prompt: the words that describe the picture while tuning, "a photo of a sks castle".
+
+The sentences come from `templates/prompts.yaml`; `[*]` stands for the token that names this very picture.
+"""
+
+import difflib
+import functools
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import yaml
+
+from sine_cli.errors import UserError
+from sine_cli.project.templates import template_path
+
+_LONGEST = 60
+_PLACEHOLDER = re.compile(r"(?:\b(?P<article>an?) )?(?P<name>\[\*\]|\{class\})", re.IGNORECASE)
+
+# The first sound decides between "a" and "an": a vowel letter (unless spoken "you" or "w"), or a silent h.
+_VOWEL_SOUND = re.compile(
+    r"(?!eu|ewe|uni(?![ndm])|us[aeiu]|ut[ei]|ubi|ur[aei]|one\b|once\b|one-|ouija)[aeiouàáâäèéêëìíîïòóôöùúûü]"
+    r"|hour|heir|honest|honou?r",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    default_kind: str
+    kinds: dict[str, str]  # kind: sentence
+    medium_sentence: str
+    media: dict[str, str]  # a noun that names a medium: its kind
+
+
+@functools.cache
+def _sentences() -> _Sentences:
+    content = yaml.safe_load(template_path("prompts.yaml").read_text(encoding="utf-8"))
+    return _Sentences(**content)
+
+
+def kinds() -> list[str]:
+    """The kinds of picture that have a sentence, in the order of the file; the first is the default."""
+    return list(_sentences().kinds)
+
+
+def default_kind(class_noun: str) -> str:
+    """The kind of a picture when none is given: `photo`, or that of the medium which the noun names."""
+    return _kind_of_medium(class_noun) or _sentences().default_kind
+
+
+def source_prompt(class_noun: str, kind: str, token: str) -> str:
+    """The sentence of `kind` for a noun and a token, `source_prompt("castle", "photo", "sks")`.
+
+    A noun that itself names a medium is not put into another one: "a sks painting", never "a photo of
+    a sks painting". "a" becomes "an" before a token or noun that is spoken with a vowel.
+
+    Raises:
+        UserError: no such kind; the noun or the token is not fit (see `check_class_noun`, `check_token`).
+    """
+    words = {"{class}": check_class_noun(class_noun), "[*]": check_token(token)}
+    sentence = _sentence(kind)
+    if "{class}" in sentence and _kind_of_medium(class_noun):
+        sentence = _sentences().medium_sentence
+    return _PLACEHOLDER.sub(lambda match: _filled(match, words), sentence)
+
+
+def check_class_noun(class_noun: str) -> str:
+    """The noun, trimmed: 1 to 60 characters, no control characters. Raises UserError."""
+    return _checked(class_noun, "--class", "castle")
+
+
+def check_token(token: str) -> str:
+    """The token, trimmed: one word of 1 to 60 characters, no control characters. Raises UserError."""
+    token = _checked(token, "--token", "sks")
+    if len(token.split()) > 1:
+        raise UserError(f'--token must be one word, got "{token}"', "type a rare word: `--token sks`")
+    return token
+
+
+def _checked(text: str, option: str, example: str) -> str:
+    hint = f"type, for example, `{option} {example}`"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise UserError(f"{option} has control characters", hint)
+    text = text.strip()
+    if not text:
+        raise UserError(f"{option} is empty", hint)
+    if len(text) > _LONGEST:
+        raise UserError(f"{option} has {len(text)} characters, at most {_LONGEST} are allowed", hint)
+    return text
+
+
+def _sentence(kind: str) -> str:
+    sentences = _sentences().kinds
+    if kind not in sentences:
+        close = difflib.get_close_matches(kind, sentences, n=1)
+        guess = f"did you mean `{close[0]}`? " if close else ""
+        raise UserError(f'no kind of picture called "{kind}"', f"{guess}kinds: {', '.join(sentences)}")
+    return sentences[kind]
+
+
+def _kind_of_medium(class_noun: str) -> str | None:
+    """The kind of the medium that the noun names by its last word ("oil painting"), or None."""
+    words = class_noun.casefold().split()
+    return _sentences().media.get(words[-1]) if words else None
+
+
+def _filled(match: re.Match[str], words: dict[str, str]) -> str:
+    word = words[match["name"]]
+    if match["article"] is None:
+        return word
+    return f"{'an' if _VOWEL_SOUND.match(word) else 'a'} {word}"

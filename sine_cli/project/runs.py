@@ -1,0 +1,338 @@
+"""Run folders: what one `edit` or `grid` made, whole or not at all, every picture with its recipe.
+
+A run that is being made lives in a hidden folder beside its final place:
+
+    .2026-11-23_091011_a-sculpture-of-a-girl.partial/
+        owner-1234      the id of the process that works on it
+        request.yaml    what was asked for, when the run can go on after an interruption
+        run/            becomes 2026-11-23_091011_a-sculpture-of-a-girl/
+"""
+
+import contextlib
+import errno
+import io
+import itertools
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sine_cli.errors import UserError
+from sine_cli.project import files
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Record = dict[str, Any]
+
+_LONGEST_SLUG = 48
+_LARGEST_RECORD = 16 * 1024 * 1024  # bytes
+_RECIPE_KEY = "sine"
+_RECORD = "run.yaml"
+_REQUEST = "request.yaml"
+_HIDDEN = re.compile(r"\.(?P<name>\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+)\.partial", re.ASCII)
+_OWNER = re.compile(r"owner-([1-9][0-9]{0,8})")
+
+
+def slug(prompt: str) -> str:
+    """A prompt as part of a folder's name: ASCII lower-case words joined by `-`, at most 48 characters.
+
+    Cut at a word; `edit` when nothing is left.
+    """
+    folded = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode("ascii").lower()
+    words = re.findall("[a-z0-9]+", folded.replace("'", ""))
+    if not words:
+        return "edit"
+    joined = words[0][:_LONGEST_SLUG]
+    for word in words[1:]:
+        if len(joined) + 1 + len(word) > _LONGEST_SLUG:
+            break
+        joined += f"-{word}"
+    return joined
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, and what `run.yaml` says."""
+
+    path: Path
+    record: Record
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run that is being made. `folder` is where its files go; `final` is where they will be."""
+
+    hidden: Path
+    final: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.hidden / "run"
+
+    @property
+    def request(self) -> Record | None:
+        """What was asked for, as given to `start_run`; None when the run cannot go on."""
+        return _read_record(self.hidden / _REQUEST)
+
+    @property
+    def holder(self) -> int | None:
+        """The id of another living process that works on this run, or None."""
+        pid = _owner(self.hidden)
+        return pid if pid is not None and pid != os.getpid() and files.process_lives(pid) else None
+
+    def take_over(self) -> None:
+        """Go on with a run that another process left; of several that try, one succeeds.
+
+        Raises:
+            UserError: a living process works on it.
+        """
+        pid = _owner(self.hidden)
+        with files.storage_errors(self.hidden):
+            if pid is None:
+                self._owner_file(os.getpid()).touch()
+            elif self.holder is None:
+                # When another process is quicker, the name is gone; the check below then finds that process.
+                with contextlib.suppress(FileNotFoundError):
+                    self._owner_file(pid).rename(self._owner_file(os.getpid()))
+        holder = self.holder
+        if holder is not None:
+            raise UserError(
+                f"{files.shown(self.final)} is being made by process {holder}",
+                f"wait for it, or stop it: `kill {holder}`",
+            )
+        for partial in self.folder.rglob(".*.partial"):
+            files.remove(partial)
+
+    def save_image(self, name: str, image: "Image.Image", recipe: Mapping[str, Any]) -> Path:
+        """Write a picture of the run as PNG, with its whole recipe inside, whole or not at all.
+
+        Args:
+            name: the file's name below the run folder, "0001.png" or "cells/K0400_v0.70.png".
+            image: RGB.
+            recipe: JSON values; its `prompt` is written as the PNG's Description too.
+
+        Returns:
+            Where the picture is now, in the hidden folder.
+
+        Raises:
+            SineError: disk full, no permission, or another failure of the disk.
+        """
+        from PIL.PngImagePlugin import PngInfo
+
+        metadata = PngInfo()
+        metadata.add_itxt(_RECIPE_KEY, json.dumps(recipe, ensure_ascii=False, allow_nan=False))
+        if "prompt" in recipe:
+            metadata.add_itxt("Description", str(recipe["prompt"]))
+        path = self.folder / name
+        with files.storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as partial:
+            image.save(partial, format="PNG", pnginfo=metadata)
+        return path
+
+    def finish(self, record: Mapping[str, Any]) -> Path:
+        """Write `run.yaml` and give the folder its final name. Returns that folder.
+
+        Raises:
+            SineError: disk full, no permission, or another failure of the disk.
+        """
+        files.write_text(self.folder / _RECORD, _as_yaml(record))
+        with files.storage_errors(self.final):
+            for folder in (path for path in self.folder.rglob("*") if path.is_dir()):
+                files.flush_folder(folder)
+            self.folder.rename(self.final)
+            files.flush_folder(self.final.parent)
+        files.remove(self.hidden)
+        return self.final
+
+    def discard(self) -> None:
+        """Remove the run and all that it made so far."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.hidden / _REQUEST).unlink()  # first: half removed, it must not look like one to go on with
+        files.remove(self.hidden)
+
+    def _owner_file(self, pid: int) -> Path:
+        return self.hidden / f"owner-{pid}"
+
+
+def start_run(
+    parent: Path, prompt: str, now: datetime, request: Mapping[str, Any] | None = None
+) -> UnfinishedRun:
+    """Make the hidden folder of a new run. Two in the same second get two names.
+
+    Args:
+        parent: `edits/` or `grids/` of a project; made when it is not there.
+        prompt: for the name.
+        now: the time for the name; shown as local time.
+        request: what is asked for, when the run shall be able to go on after an interruption.
+
+    Raises:
+        SineError: disk full, no permission, or another failure of the disk.
+    """
+    name = f"{now.astimezone():%Y-%m-%d_%H%M%S}_{slug(prompt)}"
+    with files.storage_errors(parent / name):
+        parent.mkdir(parents=True, exist_ok=True)
+        staged = files.partial_path(parent / name)
+        try:
+            (staged / "run").mkdir(parents=True)
+            (staged / f"owner-{os.getpid()}").touch()
+            if request is not None:
+                files.write_text(staged / _REQUEST, _as_yaml(request))
+            return _take_name(staged, parent, name)
+        finally:
+            files.remove(staged)
+
+
+def _take_name(staged: Path, parent: Path, name: str) -> UnfinishedRun:
+    """Rename `staged` to the first hidden name that is free, as is its final name."""
+    for number in itertools.count(1):
+        final = parent / (name if number == 1 else f"{name}-{number}")
+        hidden = parent / f".{final.name}.partial"
+        if os.path.lexists(final):
+            continue
+        try:
+            staged.rename(hidden)  # refused while another run, never empty, has that name
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                continue
+            raise
+        if not os.path.lexists(final):
+            return UnfinishedRun(hidden, final)
+        hidden.rename(staged)  # the run that had this name was finished between our two looks
+    raise AssertionError("unreachable: there is always another number")
+
+
+def read_recipe(path: Path) -> Record:
+    """The recipe inside a picture that `sine` made.
+
+    Raises:
+        UserError: no such file, no PNG, or no recipe in it.
+    """
+    from PIL import Image
+
+    from sine_cli.project.source import DECODER_ERRORS
+
+    content = files.read_bytes(path)
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            text = image.info.get(_RECIPE_KEY)
+    except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
+        raise _no_recipe(path) from error
+    try:
+        recipe = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError) as error:  # no JSON, or JSON made to break its reader
+        raise _no_recipe(path) from error
+    if not isinstance(recipe, dict):
+        raise _no_recipe(path)
+    return recipe
+
+
+def _no_recipe(path: Path) -> UserError:
+    return UserError(
+        f"{files.shown(path)} carries no recipe of sine's",
+        "name a PNG as `sine edit` or `sine grid` wrote it, for example `edits/.../0001.png`",
+    )
+
+
+def list_runs(parent: Path) -> list[Run]:
+    """The finished runs in `edits/` or `grids/`, oldest first; what has no sound `run.yaml` is no run."""
+    runs = [
+        Run(path, record)
+        for path in _folders(parent)
+        if not path.name.startswith(".") and (record := _read_record(path / _RECORD)) is not None
+    ]
+    return sorted(runs, key=lambda run: _natural(run.path.name))
+
+
+def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
+    """The runs that can go on after an interruption, oldest first; `holder` tells those still being made."""
+    runs = [
+        UnfinishedRun(path, parent / match["name"])
+        for path in _folders(parent)
+        if (match := _HIDDEN.fullmatch(path.name))
+    ]
+    able = [run for run in runs if run.folder.is_dir() and run.request is not None]
+    return sorted(able, key=lambda run: _natural(run.final.name))
+
+
+def sweep(parent: Path) -> list[Path]:
+    """Remove what dead processes left in `edits/` or `grids/`, but for runs that can go on.
+
+    Returns what was removed.
+    """
+    left = [path for path in _entries(parent) if files.is_abandoned(path) or _is_dead_run(path)]
+    for path in left:
+        files.remove(path)
+    return left
+
+
+def _is_dead_run(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir() or not _HIDDEN.fullmatch(path.name):
+        return False
+    if (path / _REQUEST).exists() and (path / "run").is_dir():
+        return False
+    pid = _owner(path)  # none: half removed already
+    return pid is None or not files.process_lives(pid)
+
+
+def _owner(hidden: Path) -> int | None:
+    """The id in the name of the owner file."""
+    matches = (_OWNER.fullmatch(entry.name) for entry in _entries(hidden))
+    return next((int(match[1]) for match in matches if match), None)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing when it is not there or may not be listed."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in _entries(parent) if path.is_dir() and not path.is_symlink()]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts the numbers in names as numbers: `castle`, `castle-2`, `castle-10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall("[0-9]+|[^0-9]+", name)]
+
+
+class _RecordDumper(yaml.SafeDumper):
+    """Writes a value that occurs twice twice, without anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # Left to itself PyYAML writes some rare line ends (U+0085) in a style that loses them.
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_RecordDumper.add_representer(str, _RecordDumper.represent_text)
+
+
+def _as_yaml(record: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(record), Dumper=_RecordDumper, sort_keys=False, allow_unicode=True, width=2**31)
+
+
+def _read_record(path: Path) -> Record | None:
+    """A record that sine wrote; None when it is not there, or not as sine writes it."""
+    try:
+        record = yaml.safe_load(files.read_bytes(path, limit=_LARGEST_RECORD))
+    except (
+        UserError,
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ):  # ValueError: dates that do not exist, bad bytes
+        return None
+    return record if isinstance(record, dict) else None

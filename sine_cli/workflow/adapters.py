@@ -1,0 +1,124 @@
+"""The `adapter/` folder: two safetensors files and the record of how they were made."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from sine_cli.errors import UserError
+from sine_cli.models.adapter import Adapter, attach_adapter, load_state
+from sine_cli.project.files import shown, write_bytes, write_text
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import Manifest, TuneSettings
+from sine_cli.workflow.record import sha256
+
+LORA = "adapter.safetensors"
+POSITION = "position.safetensors"
+RECORD = "record.yaml"
+AGAIN = "run `sine tune` again"
+
+
+class AdapterRecord(BaseModel):
+    """`adapter/record.yaml`: from what and how the adapter was made.
+
+    Attributes:
+        source_sha256: of `source.png`.  frequencies: octaves of the position's Fourier features.
+        files: SHA-256 of the two safetensors files.
+        seconds: of tuning, interruptions left out.  peak_memory: bytes.  loss: mean over the last steps.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    base: str
+    base_revision: str
+    source_sha256: str
+    source_prompt: str
+    tune: TuneSettings
+    frequencies: int
+    files: dict[str, str]
+    loss: float
+    seconds: float
+    peak_memory: int
+    device: str
+    dtype: str
+    versions: dict[str, str]
+
+
+def is_tuned(project: Project) -> bool:
+    return (project.adapter_dir / RECORD).is_file()
+
+
+def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) -> AdapterRecord:
+    """Write the adapter. The record comes last: without one that names both files there is no adapter."""
+    folder = project.adapter_dir
+    folder.mkdir(exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    write_bytes(folder / LORA, save(adapter.lora_state()))
+    write_bytes(folder / POSITION, save(adapter.position_state()))
+    whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in (LORA, POSITION)})
+    write_text(folder / RECORD, yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True))
+    return whole
+
+
+def read_record(project: Project) -> AdapterRecord:
+    """The record of the project's adapter.
+
+    Raises:
+        UserError: not tuned yet, or not a record as sine writes it.
+    """
+    path = project.adapter_dir / RECORD
+    if not path.is_file():
+        raise UserError(f"{shown(project.root)} is not tuned yet", "run `sine tune` first")
+    try:
+        return AdapterRecord.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        raise UserError(f"{shown(path)} is damaged: {str(error).splitlines()[0]}", AGAIN) from error
+
+
+def check_record(project: Project, manifest: Manifest, record: AdapterRecord) -> None:
+    """Refuse an adapter of another base or another picture. Raises UserError."""
+    folder = shown(project.adapter_dir)
+    if record.base != manifest.base:
+        raise UserError(
+            f"{folder} was tuned on `{record.base}`, this project uses `{manifest.base}`",
+            f"{AGAIN}, or set `base: {record.base}` in {shown(project.manifest_path)}",
+        )
+    if manifest.base_revision not in (None, record.base_revision):
+        raise UserError(
+            f"{folder} was tuned on revision {record.base_revision} of `{record.base}`, "
+            f"this project uses {manifest.base_revision}",
+            AGAIN,
+        )
+    if record.source_sha256 != sha256(project.source_path):
+        raise UserError(f"{folder} was tuned on another picture than {shown(project.source_path)}", AGAIN)
+
+
+def load_adapter(project: Project, record: AdapterRecord, unet: Any) -> Adapter:
+    """The project's adapter on the U-Net of its base.
+
+    Raises:
+        UserError: a file is missing, is not the one recorded, does not fit, or holds NaN.
+    """
+    folder = project.adapter_dir
+    for name, expected in record.files.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{shown(folder / name)} is missing", AGAIN)
+        if sha256(folder / name) != expected:
+            raise UserError(
+                f"{shown(folder / name)} is not the file that {shown(folder / RECORD)} names", AGAIN
+            )
+    adapter = attach_adapter(
+        unet, rank=record.tune.rank, targets=record.tune.targets, frequencies=record.frequencies, seed=0
+    )
+    load_state(adapter, _read(folder / LORA), _read(folder / POSITION), where=shown(folder))
+    return adapter
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{shown(path)} is damaged: {error}", AGAIN) from error

@@ -1,0 +1,83 @@
+"""`sine init`: a project folder from a picture and a noun."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sine_cli.project.files import shown
+from sine_cli.project.folder import Project, create_project
+from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source
+from sine_cli.project.prompts import default_kind, source_prompt
+from sine_cli.project.source import Picture, read_picture
+from sine_cli.workflow.bases import ChosenBase, choose_base
+
+
+@dataclass(frozen=True)
+class InitRequest:
+    """What is asked for; None leaves a choice to sine.
+
+    Args:
+        prompt: the source prompt itself, instead of a sentence made from the class, kind and token.
+        folder: of the project; None names it after the picture.
+    """
+
+    picture: Path
+    class_noun: str
+    kind: str | None = None
+    prompt: str | None = None
+    base: str | None = None
+    token: str = "sks"
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class InitResult:
+    project: Project
+    manifest: Manifest
+    picture: Picture
+    base: ChosenBase
+
+
+def init(request: InitRequest) -> InitResult:
+    """Make the project folder, whole or not at all.
+
+    Raises:
+        UserError: not a picture, unfit words, no such base, the folder exists.  SineError: disk or network.
+    """
+    # 1. The picture, upright and RGB
+    picture = read_picture(request.picture)
+
+    # 2. The words that describe it
+    kind = request.kind or default_kind(request.class_noun)
+    sentence = source_prompt(request.class_noun, kind, request.token)
+    prompts = Prompts(
+        class_noun=request.class_noun, kind=kind, token=request.token, source=request.prompt or sentence
+    )
+
+    # 3. The base, fixed to the very revision
+    base = choose_base(request.base)
+
+    # 4. The manifest, with the values recommended for that base
+    height, width = picture.image.height, picture.image.width
+    source = Source(original=picture.original_name, sha256=picture.sha256, height=height, width=width)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        source=source,
+        prompts=prompts,
+        base=base.name,
+        base_revision=base.revision,
+        tune=base.tune,
+        edit=base.edit,
+    )
+
+    # 5. The folder, whole or not at all
+    folder = request.folder or Path(request.picture.stem or "picture")
+    project = create_project(folder, manifest, picture.image)
+    return InitResult(project, manifest, picture, base)
+
+
+def described(result: InitResult) -> str:
+    """The new project in one line."""
+    source = result.manifest.source
+    return (
+        f"{shown(result.project.root)}: {source.height} high, {source.width} wide, base `{result.base.name}`"
+    )

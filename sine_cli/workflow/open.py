@@ -1,0 +1,90 @@
+"""A project opened for sampling: what `edit` and `grid` both need before the first step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sine_cli.models.backbone import UNetBackbone
+from sine_cli.models.base import Base, load_base
+from sine_cli.models.device import best_device, best_dtype
+from sine_cli.models.locate import Location
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import Manifest
+from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_record
+from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.record import versions
+from sine_cli.workflow.render import Recipe, Renderer, embed
+from sine_cli.workflow.size import Size, default_size
+
+
+@dataclass
+class Studio:
+    """A project with its base and, where it is tuned, its adapter in memory.
+
+    Attributes:
+        record: of the adapter; None where no picture asked for needs one.
+    """
+
+    project: Project
+    manifest: Manifest
+    location: Location
+    base: Base
+    record: AdapterRecord | None
+    backbone: UNetBackbone
+
+    def default_size(self) -> Size:
+        """The source's aspect at about the base's native area."""
+        source = self.manifest.source
+        factor = self.base.autoencoder.factor
+        return default_size(Size(source.height, source.width), self.base.native_size * factor, factor)
+
+    def renderer(self, recipes: list[Recipe], on_notice: Callable[[str], None]) -> Renderer:
+        """Ready for these recipes: their texts are encoded, and the text encoder leaves memory.
+
+        `on_notice` is told the words that the base does not read.
+        """
+        texts = list(dict.fromkeys(text for recipe in recipes for text in recipe.texts))
+        for text in texts:
+            unread = self.base.text.cut(text)
+            if unread:
+                on_notice(f'"{text[:40]}..." is longer than this base reads; unread: "{unread}"')
+        embeddings = embed(self.base, texts)
+        self.base.text.release()
+        return Renderer(self.base, self.backbone, embeddings)
+
+    def adapter_files(self) -> dict[str, str] | None:
+        """SHA-256 of the adapter's two files; None where no adapter is loaded."""
+        return self.record.files if self.record else None
+
+    def provenance(self) -> dict[str, Any]:
+        """What a picture was made with, besides its recipe."""
+        return {
+            "source": self.manifest.source.sha256,
+            "base": self.manifest.base,
+            "base_revision": self.location.revision,
+            "adapter": self.adapter_files(),
+            "device": self.base.device.type,
+            "dtype": str(self.base.dtype).removeprefix("torch."),
+            "versions": versions(),
+        }
+
+
+def open_studio(project: Project, manifest: Manifest, *, needs_adapter: bool) -> Studio:
+    """Load base and adapter.
+
+    Args:
+        needs_adapter: whether any picture gives the tuned model weight; else it need not be tuned.
+
+    Raises:
+        UserError, SineError: the base cannot be had; not tuned; the adapter is damaged or of another base.
+    """
+    record = None
+    if needs_adapter:
+        record = read_record(project)
+        check_record(project, manifest, record)
+    location = find_base(manifest)
+    device = best_device()
+    base = load_base(location.folder, location.variant, device, best_dtype(device))
+    adapter = load_adapter(project, record, base.unet) if record else None
+    backbone = UNetBackbone(base.unet, adapter.position if adapter else None)
+    return Studio(project, manifest, location, base, record, backbone)

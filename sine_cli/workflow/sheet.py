@@ -1,0 +1,82 @@
+"""A contact sheet: labelled rows and columns of pictures, with the source beside them."""
+
+from collections.abc import Callable
+
+from PIL import Image, ImageDraw, ImageFont
+
+from sine_cli.workflow.size import Size
+
+SMALLEST_CELL = 144
+"""Pixels of a cell's shorter side on the sheet, so that a small base's pictures are seen on a screen."""
+
+LARGEST_SHEET = 6000
+"""Pixels of the sheet's longer side; viewers and browsers stumble over larger ones."""
+
+GAP = 6
+INK = (32, 32, 32)
+FAINT = (110, 110, 110)
+PAPER = (255, 255, 255)
+
+
+def draw_sheet(
+    *,
+    source: Image.Image,
+    cell: Callable[[int, int], Image.Image],
+    columns: list[str],
+    rows: list[str],
+    title: str,
+    cell_size: Size,
+) -> Image.Image:
+    """The sheet, RGB.
+
+    Args:
+        source: shown at the left, in a column of its own.
+        cell: (row, column) -> its picture; asked one at a time, so that all need not be in memory.
+        columns, rows: labels of the axes.
+        title: above all.
+        cell_size: of the pictures that `cell` gives.
+    """
+    height, width = _cell_on_sheet(cell_size, len(rows), len(columns))
+    text = max(14, min(height, width) // 9)
+    font, title_font = ImageFont.load_default(text), ImageFont.load_default(round(text * 1.3))
+    label_width = round(max(font.getlength(row) for row in rows)) + 3 * GAP
+    top = 3 * text + 3 * GAP
+    left = width + 2 * GAP + label_width
+    sheet = Image.new(
+        "RGB", (left + len(columns) * (width + GAP) + GAP, top + len(rows) * (height + GAP) + GAP), PAPER
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP), _fitting(title, title_font, sheet.width - 2 * GAP), INK, title_font)
+    draw.text((GAP + width / 2, top - GAP), "source", FAINT, font, anchor="mb")
+    shown = source.copy()
+    shown.thumbnail((width, height), Image.Resampling.LANCZOS)
+    if shown.width < width and shown.height < height:
+        scale = min(width / source.width, height / source.height)
+        shown = source.resize(
+            (round(source.width * scale), round(source.height * scale)), Image.Resampling.LANCZOS
+        )
+    sheet.paste(shown, (GAP + (width - shown.width) // 2, top))
+    for column, label in enumerate(columns):
+        draw.text((left + column * (width + GAP) + width / 2, top - GAP), label, INK, font, anchor="mb")
+    for row, label in enumerate(rows):
+        y = top + row * (height + GAP)
+        draw.text((left - 2 * GAP, y + height / 2), label, INK, font, anchor="rm")
+        for column in range(len(columns)):
+            picture = cell(row, column).resize((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left + column * (width + GAP), y))
+    return sheet
+
+
+def _cell_on_sheet(size: Size, rows: int, columns: int) -> tuple[int, int]:
+    scale = max(1.0, SMALLEST_CELL / min(size.height, size.width))
+    longest = max(rows * size.height, (columns + 2) * size.width) * scale
+    scale *= min(1.0, LARGEST_SHEET / longest)
+    return max(8, round(size.height * scale)), max(8, round(size.width * scale))
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text, its end cut where it is wider than `width` pixels."""
+    text = " ".join(text.split())
+    while font.getlength(text) > width and len(text) > 4:
+        text = text[:-4].rstrip() + "..."
+    return text

@@ -1,0 +1,56 @@
+"""Sizes: what is asked for, what the model can sample, and what part of it is the picture."""
+
+from dataclasses import dataclass
+
+from sine_cli.errors import UserError
+
+LARGEST_SIDE = 8192
+"""Pixels; beyond it no base holds together and no machine of today holds it in memory."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pixels, height first."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    def described(self) -> str:
+        return f"{self.height} high, {self.width} wide"
+
+
+def parse_size(text: str) -> Size:
+    """A size from HEIGHTxWIDTH.
+
+    Raises:
+        UserError: not of that form, or a side is not in 1 .. LARGEST_SIDE.
+    """
+    hint = "give HEIGHTxWIDTH in pixels, for example `--size 640x512` (640 high, 512 wide)"
+    height, x, width = text.lower().partition("x")
+    if not (x and height.isascii() and width.isascii() and height.isdigit() and width.isdigit()):
+        raise UserError(f'--size: "{text}" is not a size', hint)
+    size = Size(int(height), int(width))
+    if not (1 <= size.height <= LARGEST_SIDE and 1 <= size.width <= LARGEST_SIDE):
+        raise UserError(
+            f"--size: each side must be from 1 to {LARGEST_SIDE} pixels, got {size.described()}", hint
+        )
+    return size
+
+
+def default_size(source: Size, native: int, factor: int) -> Size:
+    """The source's aspect at about the native area, in multiples of `factor`, none below one.
+
+    Args:
+        native: pixels on a side that the base was trained at.  factor: pixels a latent cell on each side.
+    """
+    aspect = source.height / source.width
+    height, width = (max(1, round(native * aspect**power / factor)) * factor for power in (0.5, -0.5))
+    return Size(min(height, LARGEST_SIDE), min(width, LARGEST_SIDE))
+
+
+def sampled_size(size: Size, factor: int) -> Size:
+    """The next size that has whole latent cells; the picture is its top left part."""
+    return Size(-(-size.height // factor) * factor, -(-size.width // factor) * factor)

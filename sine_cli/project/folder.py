@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sine_cli.project.manifest import Manifest
 
 _MANIFEST = "sine.yaml"
-_SOURCE = "source.png"
 _MOST_LISTED = 8
 
 
@@ -35,9 +34,9 @@ class Project:
     def manifest_path(self) -> Path:
         return self.root / _MANIFEST
 
-    @property
-    def source_path(self) -> Path:
-        return self.root / _SOURCE
+    def source(self, manifest: "Manifest") -> Path:
+        """The picture that the manifest names."""
+        return self.root / manifest.source.file
 
     @property
     def adapter_dir(self) -> Path:

@@ -47,10 +47,6 @@ class AdapterRecord(BaseModel):
     versions: dict[str, str]
 
 
-def is_tuned(project: Project) -> bool:
-    return (project.adapter_dir / RECORD).is_file()
-
-
 def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) -> AdapterRecord:
     """Write the adapter. The record comes last: without one that names both files there is no adapter."""
     folder = project.adapter_dir
@@ -78,6 +74,16 @@ def read_record(project: Project) -> AdapterRecord:
         raise UserError(f"{shown(path)} is damaged: {str(error).splitlines()[0]}", AGAIN) from error
 
 
+def intact_record(project: Project) -> AdapterRecord | None:
+    """The record of a whole adapter; None where there is none, or it is damaged."""
+    try:
+        record = read_record(project)
+        _check_files(project, record)
+    except UserError:
+        return None
+    return record
+
+
 def check_record(project: Project, manifest: Manifest, record: AdapterRecord) -> None:
     """Refuse an adapter of another base or another picture. Raises UserError."""
     folder = shown(project.adapter_dir)
@@ -92,8 +98,10 @@ def check_record(project: Project, manifest: Manifest, record: AdapterRecord) ->
             f"this project uses {manifest.base_revision}",
             AGAIN,
         )
-    if record.source_sha256 != sha256(project.source_path):
-        raise UserError(f"{folder} was tuned on another picture than {shown(project.source_path)}", AGAIN)
+    if record.source_sha256 != sha256(project.source(manifest)):
+        raise UserError(
+            f"{folder} was tuned on another picture than {shown(project.source(manifest))}", AGAIN
+        )
 
 
 def load_adapter(project: Project, record: AdapterRecord, unet: Any) -> Adapter:
@@ -102,19 +110,25 @@ def load_adapter(project: Project, record: AdapterRecord, unet: Any) -> Adapter:
     Raises:
         UserError: a file is missing, is not the one recorded, does not fit, or holds NaN.
     """
+    _check_files(project, record)
     folder = project.adapter_dir
-    for name, expected in record.files.items():
-        if not (folder / name).is_file():
-            raise UserError(f"{shown(folder / name)} is missing", AGAIN)
-        if sha256(folder / name) != expected:
-            raise UserError(
-                f"{shown(folder / name)} is not the file that {shown(folder / RECORD)} names", AGAIN
-            )
     adapter = attach_adapter(
         unet, rank=record.tune.rank, targets=record.tune.targets, frequencies=record.frequencies, seed=0
     )
     load_state(adapter, _read(folder / LORA), _read(folder / POSITION), where=shown(folder))
     return adapter
+
+
+def _check_files(project: Project, record: AdapterRecord) -> None:
+    """Both files as recorded. Raises UserError."""
+    folder = project.adapter_dir
+    for name in (LORA, POSITION):
+        if not (folder / name).is_file():
+            raise UserError(f"{shown(folder / name)} is missing", AGAIN)
+        if sha256(folder / name) != record.files.get(name):
+            raise UserError(
+                f"{shown(folder / name)} is not the file that {shown(folder / RECORD)} names", AGAIN
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sine_cli.project.files import shown
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
+from sine_cli.project.source import read_picture
 from sine_cli.workflow.edit import check_prompts
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
@@ -217,15 +218,14 @@ def _sheet(studio: Studio, run: UnfinishedRun, recipes: list[Recipe]) -> Image.I
         with Image.open(run.folder / _cell_name(recipe)) as image:
             return image.convert("RGB")
 
-    with Image.open(studio.project.source_path) as source:
-        return draw_sheet(
-            source=source.convert("RGB"),
-            cell=cell,
-            columns=[f"K = {K}" for K in columns],
-            rows=[f"v = {v:g}" for v in rows],
-            title=recipes[0].prompt,
-            cell_size=recipes[0].size,
-        )
+    return draw_sheet(
+        source=read_picture(studio.project.source(studio.manifest)).image,
+        cell=cell,
+        columns=[f"K = {K}" for K in columns],
+        rows=[f"v = {v:g}" for v in rows],
+        title=recipes[0].prompt,
+        cell_size=recipes[0].size,
+    )
 
 
 def _stepper(

@@ -23,7 +23,8 @@ from sine_cli.models.device import best_device, best_dtype, peak_memory
 from sine_cli.project.files import remove, shown, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
-from sine_cli.workflow.adapters import AdapterRecord, is_tuned, read_record, write_adapter
+from sine_cli.project.source import read_picture, write_source
+from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.record import sha256, versions
@@ -81,13 +82,13 @@ def tune(
         TuneInterrupted: `should_stop` said so.
     """
     # 1. What the adapter would be made from; the same again need not be made again
-    picture = _read_source(project)
+    picture = read_picture(project.source(manifest)).image
     location = find_base(manifest)
     device = best_device()
     identity = {
         "base": manifest.base,
         "base_revision": location.revision,
-        "source_sha256": sha256(project.source_path),
+        "source_sha256": sha256(project.source(manifest)),
         "source_prompt": manifest.prompts.source,
         "tune": settings.model_dump(),
         "frequencies": FREQUENCIES,
@@ -95,10 +96,9 @@ def tune(
         "dtype": str(best_dtype(device)).removeprefix("torch."),
         "versions": versions(),
     }
-    if is_tuned(project):
-        record = read_record(project)
-        if all(record.model_dump()[key] == value for key, value in identity.items()):
-            return TuneResult(record, 0, already_there=True)
+    record = intact_record(project)
+    if record and all(record.model_dump()[key] == value for key, value in identity.items()):
+        return TuneResult(record, 0, already_there=True)
 
     # 2. The base with a fresh adapter
     base = load_base(location.folder, location.variant, device, best_dtype(device))
@@ -153,12 +153,6 @@ def tune(
     return TuneResult(record, resumed_at)
 
 
-def _read_source(project: Project) -> Image.Image:
-    from sine_cli.project.source import read_picture
-
-    return read_picture(project.source_path).image
-
-
 def _whole_size(base: Base, picture: Image.Image) -> Size:
     factor = base.autoencoder.factor
     return default_size(Size(picture.height, picture.width), base.native_size * factor, factor)
@@ -203,8 +197,6 @@ def _preview_recipe(manifest: Manifest, size: Size) -> Recipe:
 
 
 def _write_preview(project: Project, picture: Image.Image, step: int) -> None:
-    from sine_cli.project.source import write_source
-
     folder = project.tuning_dir / "previews"
     folder.mkdir(parents=True, exist_ok=True)
     write_source(picture, folder / f"step-{step:06d}.png")

@@ -56,7 +56,7 @@ def test_a_new_project_has_its_manifest_and_picture(here: Path) -> None:
     assert names(here) == ["girl"]
     assert names(here / "girl") == ["sine.yaml", "source.png"]
     assert load_manifest(project.manifest_path) == manifest()
-    with Image.open(project.source_path) as stored:
+    with Image.open(project.root / "source.png") as stored:
         assert stored.tobytes() == IMAGE.tobytes()
 
 

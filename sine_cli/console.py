@@ -12,12 +12,25 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from sine_cli.errors import SineError
 
 Update = Callable[[int, int, str], None]
 """(done, total, description) of the work under way."""
+
+
+class _Plain(RichConsole):
+    """Text as it is: no markup, no emoji codes (`:cat:` is a word), no wrapping."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """A result that nobody reads ends the command (see `main`); notices that nobody reads do not."""
+        if not self.stderr:
+            raise BrokenPipeError
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class Console:
@@ -31,8 +44,8 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self._out = RichConsole(highlight=False, markup=False, soft_wrap=True)
-        self._err = RichConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._out = _Plain()
+        self._err = _Plain(stderr=True)
 
     def result(self, lines: list[str], facts: dict[str, Any]) -> None:
         """The outcome of a command: lines for a person, or the facts as one JSON object for a script."""
@@ -42,15 +55,6 @@ class Console:
             return
         for line in lines:
             self._out.print(line)
-
-    def table(self, rows: list[tuple[str, str]]) -> list[str]:
-        """Two aligned columns, as lines."""
-        table = Table.grid(padding=(0, 2))
-        for row in rows:
-            table.add_row(*row)
-        with self._out.capture() as capture:
-            self._out.print(table)
-        return [line.rstrip() for line in capture.get().splitlines()]
 
     def say(self, text: str) -> None:
         """A notice to a person."""
@@ -97,6 +101,12 @@ class Console:
         return update
 
 
+def aligned(rows: list[tuple[str, str]]) -> list[str]:
+    """Two columns as lines, the second at one place."""
+    width = max(len(left) for left, _ in rows)
+    return [f"{left:<{width}}  {right}" for left, right in rows]
+
+
 def report(error: SineError) -> None:
     """`error: ...`, a blank line, `hint: ...` on stderr."""
     write_error(error.message, error.hint)
@@ -104,7 +114,7 @@ def report(error: SineError) -> None:
 
 def write_error(message: str, hint: str | None) -> None:
     """As `report`, from texts."""
-    console = RichConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = _Plain(stderr=True)
     console.print(f"error: {message}", style=None if os.environ.get("NO_COLOR") else "bold red")
     if hint:
         console.print(f"\nhint: {hint}")

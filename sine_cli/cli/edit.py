@@ -21,6 +21,7 @@ from sine_cli.cli.options import (
     open_project,
     parse_size_option,
 )
+from sine_cli.errors import UserError
 
 
 def edit(
@@ -115,5 +116,12 @@ def _read_prompts(prompts: list[str]) -> list[str]:
 
     texts: list[str] = []
     for prompt in prompts:
-        texts += [line.strip() for line in sys.stdin if line.strip()] if prompt == "-" else [prompt]
+        if prompt == "-":
+            try:
+                lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise UserError("stdin is not UTF-8 text", "save the prompts as UTF-8, one a line") from error
+            texts += [line.strip() for line in lines if line.strip()]
+        else:
+            texts.append(prompt)
     return texts

@@ -14,7 +14,6 @@ from sine_cli.errors import SineError
 
 app = typer.Typer(
     name="sine",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -60,9 +59,14 @@ def run(arguments: list[str]) -> int:
     """Run `sine` with these arguments; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
     from sine_cli.console import report, write_error
 
+    command = typer.main.get_command(app)
     try:
-        code = app(arguments, prog_name="sine", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        # Not `app(...)`: it would turn an interruption or a closed pipe into a bare exit code.
+        with command.make_context("sine", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+        return 0
+    except typer.Exit as done:
+        return done.exit_code
     except KeyboardInterrupt as interrupt:
         if os.environ.get("SINE_DEBUG") == "1":
             raise
@@ -76,10 +80,6 @@ def run(arguments: list[str]) -> int:
         report(error)
         return error.exit_code
     except typer.TyperException as error:
-        # Help for a bare `sine` comes as an error too; it has its own shape.
-        if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(error.format_message())
-            return 0
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "sine"
         write_error(error.format_message(), f"`{path} --help` shows what it takes")

@@ -1,6 +1,14 @@
 """`sine show`: a project at a glance."""
 
+from typing import TYPE_CHECKING
+
 from sine_cli.cli.options import JsonOption, ProjectOption, QuietOption, open_project
+
+if TYPE_CHECKING:
+    from sine_cli.project.runs import Run
+
+SHOWN = 5
+"""Runs of each kind that are listed; the folders hold them all."""
 
 
 def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: QuietOption = False) -> None:
@@ -12,8 +20,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     sine show
     sine show --project girl --json
     """
-    from sine_cli.console import Console
-    from sine_cli.project.files import shown
+    from sine_cli.console import Console, aligned
     from sine_cli.workflow.show import show
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -27,7 +34,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     else:
         state = "no; `sine tune` does it"
     rows = [
-        ("project", shown(opened.root)),
+        ("project", opened.label),
         ("picture", f"{source.original}, {source.height} high, {source.width} wide"),
         ("source prompt", f'"{prompts.source}"'),
         ("base", manifest.base),
@@ -37,18 +44,12 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
             f"K = {edit.switch_step}, v = {edit.base_weight:g}, w = {edit.guidance_scale:g}, "
             f"{edit.steps} {edit.solver} steps",
         ),
-        *[
-            ("edits" if i == 0 else "", f'{run.path.name}  "{run.record["prompt"]}"')
-            for i, run in enumerate(there.edits)
-        ],
-        *[
-            ("grids" if i == 0 else "", f'{run.path.name}  "{run.record["prompt"]}"')
-            for i, run in enumerate(there.grids)
-        ],
+        *_newest("edits", there.edits),
+        *_newest("grids", there.grids),
         *[("unfinished", f"{path.name}  (`sine grid --resume`)") for path in there.unfinished],
     ]
     console.result(
-        console.table(rows),
+        aligned(rows),
         {
             "project": str(opened.root),
             "manifest": manifest.model_dump(by_alias=True),
@@ -59,3 +60,13 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
             "unfinished": [str(path) for path in there.unfinished],
         },
     )
+
+
+def _newest(what: str, runs: "list[Run]") -> list[tuple[str, str]]:
+    """How many runs there are, and the newest few."""
+    if not runs:
+        return [(what, "none")]
+    lines = [f'{run.path.name}  "{run.record.get("prompt", "")}"' for run in reversed(runs[-SHOWN:])]
+    if len(runs) > SHOWN:
+        lines.append(f"and {len(runs) - SHOWN} older")
+    return [(what if i == 0 else "", line) for i, line in enumerate(lines)]

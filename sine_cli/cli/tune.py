@@ -61,7 +61,7 @@ def tune(
         lines = [
             f"{folder}  {record.tune.steps} steps in {record.seconds:.0f} s{resumed}, "
             f"loss {record.loss:.4f}, peak memory {record.peak_memory / 2**30:.1f} GiB",
-            f"previews  {shown(opened.tuning_dir / 'previews')}",
+            *([f"previews  {shown(opened.tuning_dir / 'previews')}"] if record.tune.preview_every else []),
             'next      `sine edit "..."`: say what the picture shall become',
         ]
     console.result(

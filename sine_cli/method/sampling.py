@@ -62,7 +62,9 @@ class DPMSolverPP:
 
 
 def _half_log_snr(alpha_bar: float) -> float:
-    return math.inf if alpha_bar >= 1 else 0.5 * math.log(alpha_bar / (1 - alpha_bar))
+    if not 0 < alpha_bar < 1:  # the picture itself, or pure noise where a base has zero terminal signal
+        return math.inf if alpha_bar >= 1 else -math.inf
+    return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
 
 
 SOLVERS: dict[str, Callable[[NoiseSchedule], Solver]] = {"ddim": DDIM, "dpm++": DPMSolverPP}

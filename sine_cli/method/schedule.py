@@ -45,12 +45,13 @@ class NoiseSchedule:
     def pairs(self, steps: int) -> list[tuple[int, int]]:
         """The (t, s) pairs of a sampling run, from noise to `CLEAN`; 1 <= steps <= T."""
         if self.spacing == "leading":
-            times = [i * (self.T // steps) + self.offset for i in reversed(range(steps))]
+            ratio = self.T // steps
+            offset = min(self.offset, self.T - 1 - (steps - 1) * ratio)  # with T steps there is no room for it
+            times = [i * ratio + offset for i in reversed(range(steps))]
         elif self.spacing == "trailing":
             times = [round(self.T - i * self.T / steps) - 1 for i in range(steps)]
         else:
             times = [round(i * (self.T - 1) / max(steps - 1, 1)) for i in reversed(range(steps))]
-        times = [min(t, self.T - 1) for t in times]
         return list(zip(times, [*times[1:], CLEAN], strict=True))
 
     def alpha_bar_at(self, t: int) -> float:

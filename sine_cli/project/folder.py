@@ -31,6 +31,12 @@ class Project:
         return self.root.resolve().name
 
     @property
+    def label(self) -> str:
+        """How a message names the project: by its path, or as the working folder by its own name."""
+        path = files.shown(self.root)
+        return files.printable(self.name) if path == "." else path
+
+    @property
     def manifest_path(self) -> Path:
         return self.root / _MANIFEST
 

@@ -23,6 +23,7 @@ from sine_cli.project.templates import template_path
 SCHEMA_VERSION = 1
 _LARGEST_FILE = 1024 * 1024  # bytes
 _DEEPEST = 3  # the file, a section, and one more, so that a wrongly nested value is named with its field
+_MOST = 10_000_000  # of any count or side: more is a slip of the finger
 _LONGEST_SHOWN = 40  # characters of a wrong value in a message
 
 # -------------------------------------------------------------------------------------------------- the model
@@ -67,8 +68,8 @@ class Source(_Section):
     file: InnerFile = "source.png"
     original: Text  # the name of the file that was given
     sha256: Sha256  # of that file
-    height: int = Field(ge=1)  # pixels of the stored picture
-    width: int = Field(ge=1)
+    height: int = Field(ge=1, le=_MOST)  # pixels of the stored picture
+    width: int = Field(ge=1, le=_MOST)
 
 
 class Prompts(_Section):
@@ -83,19 +84,19 @@ class Prompts(_Section):
 class TuneSettings(_Section):
     """How the adapter is tuned on the picture."""
 
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    position_learning_rate: float = Field(gt=0)
+    steps: int = Field(ge=1, le=_MOST)
+    batch: int = Field(ge=1, le=1024)
+    learning_rate: float = Field(gt=0, le=10)
+    position_learning_rate: float = Field(gt=0, le=10)
     rank: int = Field(ge=1, le=512)
     targets: Literal["attention", "attention+resnet"]
     patches: bool
     min_patch: float = Field(gt=0, le=1)  # smallest side of a patch, as a share of the picture's
     whole: Share  # share of the steps that see the whole picture
-    pool: int = Field(ge=1)  # patches encoded ahead
+    pool: int = Field(ge=1, le=100_000)  # patches encoded ahead
     min_timestep: int = Field(ge=0, le=999)
-    preview_every: int = Field(ge=0)  # steps; 0 for none
-    checkpoint_every: int = Field(ge=1)  # steps
+    preview_every: int = Field(ge=0, le=_MOST)  # steps; 0 for none
+    checkpoint_every: int = Field(ge=1, le=_MOST)  # steps
     seed: int = Field(ge=0, le=2**63 - 1)
 
 

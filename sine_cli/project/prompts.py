@@ -78,15 +78,20 @@ def check_token(token: str) -> str:
     return token
 
 
-def _checked(text: str, option: str, example: str) -> str:
+def check_prompt(prompt: str) -> str:
+    """The source prompt, trimmed: 1 to 10,000 characters, no control characters. Raises UserError."""
+    return _checked(prompt, "--prompt", '"a photo of a sks castle"', 10_000)
+
+
+def _checked(text: str, option: str, example: str, longest: int = _LONGEST) -> str:
     hint = f"type, for example, `{option} {example}`"
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
         raise UserError(f"{option} has control characters", hint)
     text = text.strip()
     if not text:
         raise UserError(f"{option} is empty", hint)
-    if len(text) > _LONGEST:
-        raise UserError(f"{option} has {len(text)} characters, at most {_LONGEST} are allowed", hint)
+    if len(text) > longest:
+        raise UserError(f"{option} has {len(text)} characters, at most {longest} are allowed", hint)
     return text
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import Adapter, attach_adapter, load_state
-from sine_cli.project.files import shown, write_bytes, write_text
+from sine_cli.project.files import shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.workflow.record import sha256
@@ -50,8 +50,9 @@ class AdapterRecord(BaseModel):
 def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) -> AdapterRecord:
     """Write the adapter. The record comes last: without one that names both files there is no adapter."""
     folder = project.adapter_dir
-    folder.mkdir(exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
+    with storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
     write_bytes(folder / LORA, save(adapter.lora_state()))
     write_bytes(folder / POSITION, save(adapter.position_state()))
     whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in (LORA, POSITION)})
@@ -67,7 +68,7 @@ def read_record(project: Project) -> AdapterRecord:
     """
     path = project.adapter_dir / RECORD
     if not path.is_file():
-        raise UserError(f"{shown(project.root)} is not tuned yet", "run `sine tune` first")
+        raise UserError(f"{project.label} is not tuned yet", "run `sine tune` first")
     try:
         return AdapterRecord.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sine_cli.errors import UserError
+from sine_cli.project.files import printable
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.runs import start_run, sweep
@@ -75,7 +76,7 @@ def edit(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    check_prompts(request.prompts)
+    check_prompts(request.prompts, request.source_prompt)
     if not 1 <= request.count <= MOST_PICTURES:
         raise UserError(f"-n: must be from 1 to {MOST_PICTURES}, got {request.count}", "for example `-n 4`")
     sweep(project.edits_dir)
@@ -133,12 +134,17 @@ def edit(
     return results
 
 
-def check_prompts(prompts: list[str]) -> None:
-    """Refuse no prompt and empty ones. Raises UserError."""
+def check_prompts(prompts: list[str], source_prompt: str | None = None) -> None:
+    """Refuse no prompt, empty ones, and bytes that are no text. Raises UserError."""
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError(
             "the prompt is empty", 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
         )
+    for prompt in (*prompts, source_prompt or ""):
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:  # bytes of another encoding, as the shell handed them on
+            raise UserError(f'the prompt "{printable(prompt)}" is not UTF-8 text', "type it anew") from error
 
 
 def _stepper(

@@ -79,7 +79,7 @@ def grid(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    check_prompts([request.prompt])
+    check_prompts([request.prompt], request.source_prompt)
     settings = _all_settings(request)
     sweep(project.grids_dir)
 

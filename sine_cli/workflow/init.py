@@ -6,7 +6,7 @@ from pathlib import Path
 from sine_cli.project.files import shown
 from sine_cli.project.folder import Project, create_project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source
-from sine_cli.project.prompts import default_kind, source_prompt
+from sine_cli.project.prompts import check_prompt, default_kind, source_prompt
 from sine_cli.project.source import Picture, read_picture
 from sine_cli.workflow.bases import ChosenBase, choose_base
 
@@ -49,9 +49,9 @@ def init(request: InitRequest) -> InitResult:
     # 2. The words that describe it
     kind = request.kind or default_kind(request.class_noun)
     sentence = source_prompt(request.class_noun, kind, request.token)
-    prompts = Prompts(
-        class_noun=request.class_noun, kind=kind, token=request.token, source=request.prompt or sentence
-    )
+    if request.prompt is not None:
+        sentence = check_prompt(request.prompt)
+    prompts = Prompts(class_noun=request.class_noun, kind=kind, token=request.token, source=sentence)
 
     # 3. The base, fixed to the very revision
     base = choose_base(request.base)

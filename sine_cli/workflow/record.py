@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sine_cli import __version__
+from sine_cli.project.files import read_bytes
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
@@ -15,5 +16,5 @@ def versions() -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The hash of a file, hexadecimal. Raises UserError when it is not there or cannot be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()

@@ -1,5 +1,6 @@
 """Sizes: what is asked for, what the model can sample, and what part of it is the picture."""
 
+import re
 from dataclasses import dataclass
 
 from sine_cli.errors import UserError
@@ -29,10 +30,10 @@ def parse_size(text: str) -> Size:
         UserError: not of that form, or a side is not in 1 .. LARGEST_SIDE.
     """
     hint = "give HEIGHTxWIDTH in pixels, for example `--size 640x512` (640 high, 512 wide)"
-    height, x, width = text.lower().partition("x")
-    if not (x and height.isascii() and width.isascii() and height.isdigit() and width.isdigit()):
+    match = re.fullmatch("([0-9]{1,9})x([0-9]{1,9})", text.lower())
+    if match is None:
         raise UserError(f'--size: "{text}" is not a size', hint)
-    size = Size(int(height), int(width))
+    size = Size(int(match[1]), int(match[2]))
     if not (1 <= size.height <= LARGEST_SIDE and 1 <= size.width <= LARGEST_SIDE):
         raise UserError(
             f"--size: each side must be from 1 to {LARGEST_SIDE} pixels, got {size.described()}", hint

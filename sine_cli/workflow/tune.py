@@ -20,7 +20,7 @@ from sine_cli.models.adapter import attach_adapter
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype, peak_memory
-from sine_cli.project.files import remove, shown, write_bytes, write_text
+from sine_cli.project.files import remove, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.project.source import read_picture, write_source
@@ -198,7 +198,8 @@ def _preview_recipe(manifest: Manifest, size: Size) -> Recipe:
 
 def _write_preview(project: Project, picture: Image.Image, step: int) -> None:
     folder = project.tuning_dir / "previews"
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_source(picture, folder / f"step-{step:06d}.png")
 
 
@@ -251,14 +252,16 @@ class _Log:
 
     def checkpoint(self, tuning: Tuning) -> None:
         """Write losses and state; at any moment the file on the disk is a whole one."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(self.file):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         about = {"identity": self.identity, "losses": json.dumps(self.losses), "seconds": str(self.seconds())}
         write_bytes(self.file, save(tuning.state(), metadata=about))
         self._write_losses()
 
     def close(self) -> None:
         """The losses and their plot; the checkpoint has served."""
-        self.folder.mkdir(exist_ok=True)
+        with storage_errors(self.folder):
+            self.folder.mkdir(exist_ok=True)
         self._write_losses()
         write_bytes(self.folder / "loss.png", loss_plot(self.losses))
         remove(self.file.parent)

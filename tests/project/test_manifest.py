@@ -94,7 +94,7 @@ def edit(path: Path, section: str, name: str, line: str) -> int:
 
 words = st.text(min_size=1, max_size=80)
 shares = st.floats(0, 1)
-positives = st.floats(0, exclude_min=True, allow_infinity=False)
+positives = st.floats(0, 10, exclude_min=True)
 inner_files = st.lists(
     st.text(string.ascii_letters + " '#é😀", min_size=1, max_size=9), min_size=1, max_size=3
 ).map("/".join)
@@ -116,8 +116,8 @@ manifests = st.builds(
     base_revision=st.none() | words,
     tune=st.builds(
         TuneSettings,
-        steps=st.integers(1),
-        batch=st.integers(1, 10**9),
+        steps=st.integers(1, 10**7),
+        batch=st.integers(1, 1024),
         learning_rate=positives,
         position_learning_rate=positives,
         rank=st.integers(1, 512),
@@ -125,10 +125,10 @@ manifests = st.builds(
         patches=st.booleans(),
         min_patch=st.floats(0, 1, exclude_min=True),
         whole=shares,
-        pool=st.integers(1, 10**9),
+        pool=st.integers(1, 10**5),
         min_timestep=st.integers(0, 999),
-        preview_every=st.integers(0, 10**9),
-        checkpoint_every=st.integers(1, 10**9),
+        preview_every=st.integers(0, 10**7),
+        checkpoint_every=st.integers(1, 10**7),
         seed=st.integers(0, 2**63 - 1),
     ),
     edit=st.builds(

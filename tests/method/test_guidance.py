@@ -1,0 +1,146 @@
+"""Guidance is one weighted sum: its identities, and which branches a step pays for."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sine_cli.method.guidance import Branch, Guidance, GuidedModel, mix
+from sine_cli.method.sampling import DDIM, sample
+from sine_cli.method.schedule import NoiseSchedule
+
+NULL = Branch(torch.zeros(3, 2))
+BASE = Branch(torch.ones(3, 2))
+TUNED = Branch(torch.full((3, 2), 2.0), box=torch.tensor([0.0, 0.0, 1.0, 1.0]), tuned=True)
+NAMES = {id(NULL): "null", id(BASE): "base", id(TUNED): "tuned"}
+T = 1000
+
+
+class RecordingBackbone:
+    """A nonlinear toy model that keeps which branches each step asked for."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, list[str]] = {}
+
+    def __call__(self, x_t: Tensor, t: int, branches: list[Branch]) -> list[Tensor]:
+        assert t not in self.asked, "one call a step"
+        self.asked[t] = [NAMES[id(branch)] for branch in branches]
+        return [self.prediction(x_t, t, branch) for branch in branches]
+
+    @staticmethod
+    def prediction(x_t: Tensor, t: int, branch: Branch) -> Tensor:
+        return torch.tanh(x_t + branch.prompt.mean()) + (t / T) * branch.prompt.mean()
+
+
+@pytest.fixture
+def backbone() -> RecordingBackbone:
+    return RecordingBackbone()
+
+
+@pytest.fixture
+def x_t() -> Tensor:
+    return torch.randn(2, 4, 5, 3, generator=torch.Generator().manual_seed(0))
+
+
+def guided(backbone: RecordingBackbone, w: float, v: float, K: int) -> GuidedModel:
+    return GuidedModel(backbone, Guidance(w, v, K), null=NULL, base=BASE, tuned=TUNED)
+
+
+def schedule() -> NoiseSchedule:
+    return NoiseSchedule(torch.linspace(0.999, 0.01, T))
+
+
+def run(backbone: RecordingBackbone, w: float, v: float, K: int, x_T: Tensor, steps: int = 20) -> Tensor:
+    return sample(guided(backbone, w, v, K), x_T, schedule(), DDIM(schedule()), steps)
+
+
+@given(
+    w=st.floats(1, 100),
+    v=st.floats(0, 1),
+    K=st.integers(0, T),
+    t=st.integers(0, T - 1),
+)
+def test_weights_sum_to_one(w: float, v: float, K: int, t: int) -> None:
+    assert sum(Guidance(w, v, K).weights(t)) == pytest.approx(1, abs=1e-12)
+
+
+@given(w=st.floats(1, 100), v=st.floats(0, 1), K=st.integers(0, T))
+def test_the_tuned_model_has_weight_until_t_reaches_K_and_none_after(w: float, v: float, K: int) -> None:
+    guidance = Guidance(w, v, K)
+    assert guidance.weights(K + 1) == (1 - w, w * v, w * (1 - v))
+    assert guidance.weights(K) == (1 - w, w, 0)
+
+
+def test_a_guided_step_is_equation_3_written_out(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    w, v, t = 7.5, 0.7, 600
+    eps, eps_c, eps_tuned = (backbone.prediction(x_t, t, branch) for branch in (NULL, BASE, TUNED))
+    expected = w * (v * eps_c + (1 - v) * eps_tuned) + (1 - w) * eps
+    torch.testing.assert_close(guided(backbone, w, v, 400)(x_t, t), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("t", [400, 399, 0])
+def test_from_K_on_a_step_is_equation_2(backbone: RecordingBackbone, x_t: Tensor, t: int) -> None:
+    w = 7.5
+    eps, eps_c = (backbone.prediction(x_t, t, branch) for branch in (NULL, BASE))
+    torch.testing.assert_close(guided(backbone, w, 0.3, 400)(x_t, t), (1 - w) * eps + w * eps_c)
+
+
+def test_at_v_1_it_is_plain_classifier_free_guidance(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    w = 7.5
+    for t in (T - 1, 401, 400, 0):
+        eps, eps_c = (backbone.prediction(x_t, t, branch) for branch in (NULL, BASE))
+        assert torch.equal(guided(backbone, w, 1.0, 400)(x_t, t), (1 - w) * eps + w * eps_c)
+    assert all(asked == ["null", "base"] for asked in backbone.asked.values())
+
+
+def test_at_K_of_T_the_tuned_model_is_never_evaluated(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    plain = RecordingBackbone()
+    assert torch.equal(run(backbone, 7.5, 0.7, T, x_t, steps=50), run(plain, 7.5, 1.0, 0, x_t, steps=50))
+    assert len(backbone.asked) == 50
+    assert all(asked == ["null", "base"] for asked in backbone.asked.values())
+
+
+def test_a_step_costs_three_rows_while_t_exceeds_K_and_two_after(
+    backbone: RecordingBackbone, x_t: Tensor
+) -> None:
+    run(backbone, 7.5, 0.7, 400, x_t)
+    assert len(backbone.asked) == 20
+    assert {len(asked) for t, asked in backbone.asked.items() if t > 400} == {3}
+    assert {len(asked) for t, asked in backbone.asked.items() if t <= 400} == {2}
+    assert sum(map(len, backbone.asked.values())) == 12 * 3 + 8 * 2  # of 951, 901, ..., 1, twelve exceed 400
+
+
+def test_at_w_1_the_null_branch_is_never_evaluated(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    run(backbone, 1.0, 0.7, 400, x_t)
+    assert {tuple(asked) for t, asked in backbone.asked.items() if t > 400} == {("base", "tuned")}
+    assert {tuple(asked) for t, asked in backbone.asked.items() if t <= 400} == {("base",)}
+
+
+def test_at_v_0_the_base_sees_no_prompt_while_t_exceeds_K(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    run(backbone, 7.5, 0.0, 400, x_t)
+    assert {tuple(asked) for t, asked in backbone.asked.items() if t > 400} == {("null", "tuned")}
+    assert {tuple(asked) for t, asked in backbone.asked.items() if t <= 400} == {("null", "base")}
+
+
+def test_the_tuned_model_alone_costs_one_row(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    t = 700
+    assert torch.equal(guided(backbone, 1.0, 0.0, 0)(x_t, t), backbone.prediction(x_t, t, TUNED))
+    assert backbone.asked == {t: ["tuned"]}
+
+
+def test_predictions_of_epsilon_and_v_mix_alike(x_t: Tensor) -> None:
+    """Mixing v gives the same clean picture as mixing eps: the mix is linear and its weights sum to one."""
+    weights, t = [-6.5, 5.25, 2.25], 600
+    alpha_bar = torch.linspace(0.999, 0.01, T, dtype=torch.float64)
+    in_eps = NoiseSchedule(alpha_bar, "epsilon")
+    in_v = NoiseSchedule(alpha_bar, "v_prediction")
+    x_t = x_t.double()
+    eps = [
+        torch.randn(x_t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(i))
+        for i in range(3)
+    ]
+    a = float(alpha_bar[t])
+    v = [(e - (1 - a) ** 0.5 * x_t) / a**0.5 for e in eps]
+    from_eps, from_v = (s.split(x_t, mix(weights, p), t) for s, p in ((in_eps, eps), (in_v, v)))
+    torch.testing.assert_close(from_v, from_eps, rtol=1e-9, atol=1e-9)

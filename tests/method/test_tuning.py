@@ -1,0 +1,170 @@
+"""Tuning on a toy model: the loss, what is drawn, the learning rate, and going on exactly."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sine_cli.method.schedule import NoiseSchedule, Prediction
+from sine_cli.method.tuning import Examples, Tuning, TuningPlan
+
+PLAN = TuningPlan(
+    steps=30, batch=4, learning_rate=1e-2, position_learning_rate=3e-2, whole=0.5, min_timestep=0, seed=0
+)
+ALPHA_BAR = torch.linspace(0.999, 0.01, 1000)
+
+
+def examples(patches: int = 6) -> Examples:
+    generator = torch.Generator().manual_seed(5)
+    return Examples(
+        patches=torch.randn(patches, 2, 4, 4, generator=generator),
+        boxes=torch.rand(patches, 4, generator=generator),
+        whole=torch.randn(1, 2, 3, 6, generator=generator),
+    )
+
+
+class Toy:
+    """A tiny tuned model with both kinds of parameters; keeps what it was shown."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(9)
+        self.lora = nn.Parameter(torch.randn(2, 2, generator=generator))
+        self.position = nn.Parameter(torch.zeros(4, 2))
+        self.shown: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor) -> Tensor:
+        self.shown.append((x_t, t, boxes))
+        return torch.einsum("bchw,cd->bdhw", x_t, self.lora) + (boxes @ self.position)[:, :, None, None]
+
+
+def tuning(
+    toy: Toy,
+    plan: TuningPlan = PLAN,
+    prediction: Prediction = "epsilon",
+    learned_from: Examples | None = None,
+) -> Tuning:
+    schedule = NoiseSchedule(ALPHA_BAR, prediction)
+    return Tuning(plan, schedule, learned_from or examples(), toy, [toy.lora], [toy.position])
+
+
+@pytest.mark.parametrize("stop", [1, 13, 29])
+def test_going_on_from_a_saved_state_equals_never_having_stopped(stop: int) -> None:
+    unbroken, toy = Toy(), Toy()
+    through = tuning(unbroken)
+    losses = [through.step() for _ in range(30)]
+    broken = tuning(toy)
+    before = [broken.step() for _ in range(stop)]
+    state = {name: tensor.clone() for name, tensor in broken.state().items()}
+    later_toy = Toy()
+    later = tuning(later_toy)
+    later.load_state(state)
+    assert later.taken == stop
+    after = [later.step() for _ in range(30 - stop)]
+    assert before + after == losses
+    assert later.done and through.done
+    for name, tensor in through.state().items():
+        assert torch.equal(later.state()[name], tensor), name
+
+
+def test_a_saved_state_is_a_copy_that_further_steps_leave_alone() -> None:
+    under_way = tuning(Toy())
+    under_way.step()
+    state = under_way.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    under_way.step()
+    assert all(torch.equal(state[name], kept[name]) for name in kept)
+
+
+def test_tuning_lowers_the_loss_and_moves_both_kinds_of_parameters() -> None:
+    toy = Toy()
+    start = toy.lora.detach().clone()
+    under_way = tuning(toy, replace(PLAN, steps=300))
+    losses = [under_way.step() for _ in range(300)]
+    assert sum(losses[-50:]) < 0.5 * sum(losses[:50])
+    assert not torch.equal(toy.lora, start)
+    assert torch.count_nonzero(toy.position) > 0
+
+
+def test_the_loss_of_epsilon_is_the_squared_error_of_v() -> None:
+    """The same model told in eps and in v has the same loss: w(t) = 1 + 1 / SNR turns one into the other."""
+    t = torch.tensor([3, 500, 990])
+    generator = torch.Generator().manual_seed(2)
+    z_0, eps, guess = torch.randn(3, 3, 2, 4, 4, generator=generator)
+    in_eps, in_v = tuning(Toy()), tuning(Toy(), prediction="v_prediction")
+    a = ALPHA_BAR[t].view(-1, 1, 1, 1)
+    z_t = in_eps.schedule.add_noise(z_0, eps, t)
+    guess_of_v = (guess - (1 - a).sqrt() * z_t) / a.sqrt()
+    expected = in_v._loss(guess_of_v, in_v.schedule.target(z_0, eps, t), t)
+    torch.testing.assert_close(in_eps._loss(guess, in_eps.schedule.target(z_0, eps, t), t), expected)
+
+
+@pytest.mark.parametrize(("whole", "learned_from"), [(1.0, examples()), (0.0, examples(patches=0))])
+def test_steps_on_the_whole_picture_see_its_latents_with_the_whole_box(
+    whole: float, learned_from: Examples
+) -> None:
+    toy = Toy()
+    under_way = tuning(toy, replace(PLAN, whole=whole), learned_from=learned_from)
+    for _ in range(5):
+        under_way.step()
+    for x_t, _, boxes in toy.shown:
+        assert x_t.shape == (4, 2, 3, 6)
+        assert torch.equal(boxes, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(4, 4))
+
+
+def test_steps_on_patches_see_each_patch_with_its_own_box() -> None:
+    toy, learned_from = Toy(), examples()
+    under_way = tuning(toy, replace(PLAN, whole=0.0, steps=200))
+    under_way.schedule = NoiseSchedule(torch.full((1000,), 1 - 1e-9))  # nearly no noise: z_t is the patch
+    for _ in range(20):
+        under_way.step()
+    pairs = {
+        tuple(box.tolist()): patch
+        for box, patch in zip(learned_from.boxes, learned_from.patches, strict=True)
+    }
+    seen: set[tuple[float, ...]] = set()
+    for x_t, _, boxes in toy.shown:
+        for row, box in zip(x_t, boxes, strict=True):
+            seen.add(tuple(box.tolist()))
+            torch.testing.assert_close(row, pairs[tuple(box.tolist())], rtol=0, atol=1e-2)
+    assert seen == set(pairs)
+
+
+def test_about_the_asked_share_of_steps_is_on_the_whole_picture() -> None:
+    toy = Toy()
+    under_way = tuning(toy, replace(PLAN, whole=0.3, steps=400, batch=1))
+    for _ in range(400):
+        under_way.step()
+    share = sum(x_t.shape == (1, 2, 3, 6) for x_t, _, _ in toy.shown) / 400
+    assert 0.23 < share < 0.37
+
+
+def test_no_time_below_the_least_is_learned_and_all_above_may_be() -> None:
+    toy = Toy()
+    under_way = tuning(toy, replace(PLAN, min_timestep=990, steps=60))
+    for _ in range(60):
+        under_way.step()
+    assert {t for _, times, _ in toy.shown for t in times.tolist()} == set(range(990, 1000))
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_nearly_zero() -> None:
+    under_way = tuning(Toy(), replace(PLAN, steps=100))
+    rates: list[tuple[float, float]] = []
+    while not under_way.done:
+        under_way.step()
+        lora, position = under_way.optimizer.param_groups
+        rates.append((lora["lr"], position["lr"]))
+    of_lora = [lora for lora, _ in rates]
+    highest = of_lora.index(max(of_lora))
+    assert of_lora[0] == pytest.approx(1e-2 / 20)
+    assert 15 <= highest < 20
+    assert of_lora[: highest + 1] == sorted(of_lora[: highest + 1])
+    assert of_lora[highest:] == sorted(of_lora[highest:], reverse=True)
+    assert of_lora[-1] == pytest.approx(1e-2 / 100)
+    assert all(position == pytest.approx(3 * lora) for lora, position in rates)
+
+
+def test_the_same_seed_tunes_the_same_and_another_seed_otherwise() -> None:
+    first, same, other = (tuning(Toy(), replace(PLAN, seed=seed)) for seed in (0, 0, 1))
+    assert [first.step() for _ in range(3)] == [same.step() for _ in range(3)]
+    assert first.step() != other.step()

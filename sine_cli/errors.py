@@ -26,3 +26,11 @@ class UserError(SineError):
     """A mistake of the user's: a wrong value, a missing file, a project that is not tuned. Exit code 2."""
 
     exit_code = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C where what was done so far is kept; `hint` says how it goes on."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(hint)
+        self.hint = hint

@@ -1,7 +1,7 @@
 """Makes the README's pictures: `python .github/images/make.py [WORK]`, minutes on a laptop CPU.
 
-`edits.png` is the demo's castle beside edits with default settings, seed 0, none chosen; `grid.png` is the
-sheet of one `sine grid`.
+`edits.png` is two pictures, each beside its edits with default settings, seed 0, none chosen; `grid.png` is
+the sheet of one `sine grid`.
 """
 
 import sys
@@ -17,16 +17,19 @@ from sine_cli.workflow.sheet import draw_sheet
 from sine_cli.workflow.size import Size
 
 HERE = Path(__file__).parent
-DEMO = HERE.parents[1] / "templates" / "demo" / "castle.png"
-EDITS = {
-    "at night": "a castle at night",
-    "in the snow": "a castle in the snow",
-    "watercolor": "a watercolor painting of a castle",
-    "stone": "a stone sculpture of a castle",
-    "pencil": "a pencil sketch of a castle",
-    "neon": "a neon sign of a castle",
+ROOT = HERE.parents[1]
+PICTURES = {
+    "castle": ROOT / "templates" / "demo" / "castle.png",
+    "cat": ROOT / "tests" / "pictures" / "cat.jpg",
 }
-GRID = "a pencil sketch of a castle"
+EDITS = {
+    "at night": "a {} at night",
+    "in the snow": "a {} in the snow",
+    "watercolor": "a watercolor painting of a {}",
+    "stone": "a stone sculpture of a {}",
+    "pencil": "a pencil sketch of a {}",
+    "neon": "a neon sign of a {}",
+}
 
 
 def sine(*arguments: str) -> None:
@@ -35,36 +38,44 @@ def sine(*arguments: str) -> None:
         sys.exit(code)
 
 
-def small(picture: Image.Image) -> Image.Image:
-    """At most 900 pixels wide, for a page."""
-    picture.thumbnail((900, 900), Image.Resampling.LANCZOS)
-    return picture
+def strip(noun: str, root: Path) -> Image.Image:
+    """A picture beside its edits; tunes and edits it where that is not done."""
+    if not root.exists():
+        sine("init", str(PICTURES[noun]), "--class", noun, "--base", "mini", "--dir", str(root))
+    sine("tune", "--project", str(root))
+    sine("edit", *(prompt.format(noun) for prompt in EDITS.values()), "--project", str(root))
+    project = Project(root)
+    runs = list_runs(project.edits_dir)[-len(EDITS) :]
+    cells = [Image.open(one.path / "0001.png").convert("RGB") for one in runs]
+    return draw_sheet(
+        source=Image.open(project.source(load_manifest(project.manifest_path))).convert("RGB"),
+        cell=lambda row, column: cells[column],
+        columns=list(EDITS),
+        rows=[""],
+        title=f"sine edit, a {noun}",
+        cell_size=Size(cells[0].height, cells[0].width),
+    )
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """At most 1000 pixels wide, for a page."""
+    picture.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
+    picture.save(HERE / name, optimize=True)
 
 
 def main() -> None:
     work = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("readme-pictures")
-    root = work / "castle"
-    if not root.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        sine("init", str(DEMO), "--class", "castle", "--base", "mini", "--dir", str(root))
-    sine("tune", "--project", str(root))
-    sine("edit", *EDITS.values(), "--project", str(root))
-    sine("grid", GRID, "-K", "0,200,400,600,800", "-v", "0.3,0.5,0.7,0.9", "--project", str(root))
+    work.mkdir(parents=True, exist_ok=True)
+    strips = [strip(noun, work / noun) for noun in PICTURES]
+    both = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
+    for number, picture in enumerate(strips):
+        both.paste(picture, (0, sum(s.height for s in strips[:number])))
+    save(both, "edits.png")
 
-    project = Project(root)
-    source = Image.open(project.source(load_manifest(project.manifest_path))).convert("RGB")
-    runs = list_runs(project.edits_dir)[-len(EDITS) :]
-    cells = [Image.open(one.path / "0001.png").convert("RGB") for one in runs]
-    strip = draw_sheet(
-        source=source,
-        cell=lambda row, column: cells[column],
-        columns=list(EDITS),
-        rows=[""],
-        title="sine edit",
-        cell_size=Size(cells[0].height, cells[0].width),
-    )
-    small(strip).save(HERE / "edits.png", optimize=True)
-    small(Image.open(list_runs(project.grids_dir)[-1].path / "grid.png")).save(HERE / "grid.png", optimize=True)
+    castle = work / "castle"
+    grid = ["grid", "a pencil sketch of a castle", "-K", "0,200,400,600,800", "-v", "0.3,0.5,0.7,0.9"]
+    sine(*grid, "--project", str(castle))
+    save(Image.open(list_runs(Project(castle).grids_dir)[-1].path / "grid.png").convert("RGB"), "grid.png")
 
 
 if __name__ == "__main__":

@@ -34,14 +34,13 @@ def demo(
 
     from sine_cli.cli.main import run
     from sine_cli.console import Console
-    from sine_cli.project.files import shown, storage_errors, typed, write_bytes
+    from sine_cli.project.files import make_folder, shown, typed, write_bytes
     from sine_cli.project.templates import template_path
 
     console = Console(quiet=quiet)
     if folder.exists():
         raise UserError(f"{shown(folder)} already exists", "choose another: `sine demo --dir NAME`")
-    with storage_errors(folder):
-        folder.mkdir(parents=True)
+    make_folder(folder)
     write_bytes(folder / "castle.png", template_path("demo", "castle.png").read_bytes())
     for line in STORY:
         command = line.format(folder=typed(folder))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sine_cli.cli import demo, edit, grid, init, show, tune
-from sine_cli.errors import SineError
+from sine_cli.errors import Interrupted, SineError
 
 app = typer.Typer(
     name="sine",
@@ -70,9 +70,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         if os.environ.get("SINE_DEBUG") == "1":
             raise
-        step = getattr(interrupt, "step", None)
-        hint = f"the same command goes on from step {step}" if step is not None else None
-        write_error("interrupted", hint)
+        write_error("interrupted", interrupt.hint if isinstance(interrupt, Interrupted) else None)
         return 130
     except SineError as error:
         if os.environ.get("SINE_DEBUG") == "1":

@@ -46,7 +46,7 @@ class NoiseSchedule:
         """The (t, s) pairs of a sampling run, from noise to `CLEAN`; 1 <= steps <= T."""
         if self.spacing == "leading":
             ratio = self.T // steps
-            offset = min(self.offset, self.T - 1 - (steps - 1) * ratio)  # with T steps there is no room for it
+            offset = min(self.offset, self.T - 1 - (steps - 1) * ratio)  # T steps leave no room for it
             times = [i * ratio + offset for i in reversed(range(steps))]
         elif self.spacing == "trailing":
             times = [round(self.T - i * self.T / steps) - 1 for i in range(steps)]

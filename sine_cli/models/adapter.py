@@ -63,8 +63,9 @@ def attach_adapter(unet: Any, *, rank: int, targets: str, frequencies: int, seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, unet, adapter_name=TUNED)
+        position = Position(unet.config.block_out_channels[0], frequencies)
     device = unet.conv_in.weight.device
-    position = Position(unet.config.block_out_channels[0], frequencies).to(device)
+    position.to(device)
     adapter = Adapter(unet, position)
     for parameter in adapter.lora_parameters():
         parameter.data = parameter.data.to(device, torch.float32)

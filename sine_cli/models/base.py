@@ -6,14 +6,17 @@ one, safetensors only. No pipeline class is imported, and nothing in the folder 
 
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from safetensors import SafetensorError
 
 from sine_cli.errors import UserError
-from sine_cli.method.schedule import NoiseSchedule
+from sine_cli.method.schedule import NoiseSchedule, Prediction
 from sine_cli.models.autoencoder import Autoencoder
 from sine_cli.models.text import TextEncoder
 
@@ -63,9 +66,9 @@ def load_base(folder: Path, variant: str | None, device: torch.device, dtype: to
     unet = _load_model(folder, index, "unet", variant, dtype)
     autoencoder = _load_model(folder, index, "vae", variant, torch.float32)
     text_model = _load_model(folder, index, "text_encoder", variant, torch.float32)
-    tokenizer = _class(folder, index, "tokenizer").from_pretrained(
-        folder / "tokenizer", local_files_only=True
-    )
+    tokenizer_class = _class(folder, index, "tokenizer")
+    with _told(folder, "tokenizer"):
+        tokenizer = tokenizer_class.from_pretrained(folder / "tokenizer", local_files_only=True)
     unet.eval().requires_grad_(False).to(device)
     return Base(
         unet=unet,
@@ -92,20 +95,24 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The folder's `model_index.json`.
 
     Raises:
-        UserError: there is none, or it is not JSON.
+        UserError: there is none, or it is not a JSON object.
     """
     path = folder / "model_index.json"
     hint = "a base is a preset, a hub id, or a folder that diffusers' `save_pretrained` wrote"
     if not path.is_file():
         raise UserError(f"{folder} is not a diffusers folder: it has no model_index.json", hint)
     try:
-        return json.loads(path.read_text("utf-8"))
+        index = json.loads(path.read_text("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}", hint) from error
+    if not isinstance(index, dict):
+        raise UserError(f"{path} does not name the parts of a base", hint)
+    return index
 
 
 def _class(folder: Path, index: dict[str, Any], part: str) -> Any:
-    name = str((index.get(part) or ["", "nothing"])[1])
+    named = index.get(part)
+    name = str(named[1]) if isinstance(named, list) and len(named) == 2 else "nothing"
     library = CLASSES[part].get(name)
     if library is None:
         supported = ", ".join(CLASSES[part])
@@ -121,7 +128,7 @@ def _load_model(
 ) -> Any:
     model_class = _class(folder, index, part)
     with_variant = any((folder / part).glob(f"*.{variant}*.safetensors")) if variant else False
-    try:
+    with _told(folder, part):
         return model_class.from_pretrained(
             folder / part,
             variant=variant if with_variant else None,
@@ -129,7 +136,14 @@ def _load_model(
             use_safetensors=True,
             local_files_only=True,
         )
-    except OSError as error:
+
+
+@contextmanager
+def _told(folder: Path, part: str) -> Iterator[None]:
+    """What a library says of missing or damaged files, said for people. Raises UserError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
         raise UserError(
             f"{folder}/{part} does not load: {str(error).splitlines()[0]}",
             "fetch or copy the base again; sine reads .safetensors weights only",
@@ -139,8 +153,15 @@ def _load_model(
 def _load_schedule(folder: Path, device: torch.device) -> NoiseSchedule:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    scheduler: Any = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    with _told(folder, "scheduler"):
+        scheduler: Any = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     config = scheduler.config
+    if config["prediction_type"] not in get_args(Prediction):
+        raise UserError(
+            f"{folder}/scheduler: prediction_type {config['prediction_type']} is not supported "
+            f"({', '.join(get_args(Prediction))})",
+            "use a base of the Stable Diffusion family",
+        )
     return NoiseSchedule(
         alpha_bar=scheduler.alphas_cumprod.to(device),
         prediction=config["prediction_type"],

@@ -175,11 +175,10 @@ def _cached_or_fetched(repository: str, fetch: Callable[[bool], str]) -> str:
     from huggingface_hub import errors
 
     try:
-        return fetch(True)
-    except (FileNotFoundError, errors.RevisionResolutionError):
-        pass
-    try:
-        return fetch(False)
+        try:
+            return fetch(True)
+        except (FileNotFoundError, errors.RevisionResolutionError):
+            return fetch(False)
     except errors.GatedRepoError as error:
         raise UserError(
             f"{repository} asks you to accept its terms first",
@@ -216,11 +215,14 @@ def _all_weights(folder: Path) -> bool:
 
 
 def _variant(names: Iterable[str]) -> str | None:
-    """The variant in weight files' names: "fp16" of `model.fp16.safetensors`; None for plain names."""
+    """The variant in names of weight files and their indices: "fp16" of `model.fp16.safetensors`.
+
+    None for plain names, and for weights without averaging (`non_ema`), which are never used.
+    """
     for name in names:
-        middle = name.removesuffix(".safetensors").split(".")[1:]
-        if middle and not name.endswith(".json"):
-            return middle[0].split("-")[0]
+        for word in name.split(".")[1:]:
+            if word not in ("safetensors", "index", "json", "non_ema"):
+                return word.split("-")[0]
     return None
 
 

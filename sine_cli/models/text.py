@@ -29,6 +29,11 @@ class TextEncoder:
 
     def cut(self, prompt: str) -> str:
         """The end of the prompt that does not fit and goes unread; empty when all is read."""
-        tokens = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        with_places = self.tokenizer.is_fast
+        tokens = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=with_places)
         room = self.length - self.tokenizer.num_special_tokens_to_add()
-        return self.tokenizer.decode(tokens[room:]).strip() if len(tokens) > room else ""
+        if len(tokens.input_ids) <= room:
+            return ""
+        if with_places:  # as it was typed; decoding would need a decoder, which not every tokenizer has
+            return prompt[tokens.offset_mapping[room][0] :].strip()
+        return self.tokenizer.decode(tokens.input_ids[room:]).strip()

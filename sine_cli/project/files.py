@@ -196,6 +196,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are not there. Raises SineError when the disk refuses."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def flush_file(path: Path) -> None:
     """Wait until a file's content is on the disk."""
     with path.open("rb+") as file:

@@ -13,7 +13,7 @@ from sine_cli.project.presets import BasePreset, default_settings, load_preset, 
 
 BUNDLED = "mini"
 PREFERRED = "sd15"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from sine_cli.errors import UserError
+from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import shown
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
@@ -151,7 +151,13 @@ def _make_cells(
         if (run.folder / _cell_name(recipe)).is_file():
             continue
         step = _stepper(on_progress, number, len(recipes), recipe.steps)
-        run.save_image(_cell_name(recipe), renderer.picture(recipe, step), recipe.as_dict() | provenance)
+        try:
+            picture = renderer.picture(recipe, step)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{number - 1} of {len(recipes)} cells are kept; `sine grid --resume` goes on"
+            ) from None
+        run.save_image(_cell_name(recipe), picture, recipe.as_dict() | provenance)
         made += 1
 
     # 6. The sheet, and the folder appears
@@ -193,6 +199,8 @@ def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], dict[str, str] | No
     asked: dict[str, Any] = run.request or {}
     try:
         recipes = [Recipe(**{**cell, "size": Size(**cell["size"])}) for cell in asked["cells"]]
+        if not recipes:
+            raise KeyError("cells")
         return recipes, asked["adapter"]
     except (KeyError, TypeError) as error:
         raise UserError(

@@ -1,5 +1,6 @@
 """A contact sheet: labelled rows and columns of pictures, with the source beside them."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from PIL import Image, ImageDraw, ImageFont
@@ -11,6 +12,12 @@ SMALLEST_CELL = 144
 
 LARGEST_SHEET = 6000
 """Pixels of the sheet's longer side; viewers and browsers stumble over larger ones."""
+
+LONGEST_TITLE = 1000
+"""Characters of the title that are looked at: no sheet has room for more."""
+
+LABELS = 120
+"""Pixels that labels and title take beside small cells."""
 
 GAP = 6
 INK = (32, 32, 32)
@@ -68,15 +75,21 @@ def draw_sheet(
 
 
 def _cell_on_sheet(size: Size, rows: int, columns: int) -> tuple[int, int]:
-    scale = max(1.0, SMALLEST_CELL / min(size.height, size.width))
-    longest = max(rows * size.height, (columns + 2) * size.width) * scale
-    scale *= min(1.0, LARGEST_SHEET / longest)
-    return max(8, round(size.height * scale)), max(8, round(size.width * scale))
+    # Beside the cells: gaps, labels and the title, which with larger cells take half a cell more at most.
+    high, wide = LARGEST_SHEET - (rows + 5) * GAP - LABELS, LARGEST_SHEET - (columns + 6) * GAP - LABELS
+    scale = min(
+        max(1.0, SMALLEST_CELL / min(size.height, size.width)),
+        high / ((rows + 0.5) * size.height),
+        wide / ((columns + 2) * size.width),
+    )
+    return max(8, int(size.height * scale + 1e-6)), max(8, int(size.width * scale + 1e-6))
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The text, its end cut where it is wider than `width` pixels."""
-    text = " ".join(text.split())
-    while font.getlength(text) > width and len(text) > 4:
-        text = text[:-4].rstrip() + "..."
-    return text
+    text = " ".join(text.split())[:LONGEST_TITLE]
+    if font.getlength(text) <= width:
+        return text
+    # The most characters that fit; every one of them is some part of a pixel wide.
+    fits = bisect_right(range(len(text)), width, key=lambda kept: font.getlength(f"{text[:kept]}..."))
+    return f"{text[: max(1, fits - 1)].rstrip()}..."

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sine_cli.errors import SineError
+from sine_cli.errors import Interrupted, SineError
 from sine_cli.method.patches import cut, draw_boxes
 from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.method.tuning import Examples, Tuning, TuningPlan
@@ -20,7 +20,7 @@ from sine_cli.models.adapter import attach_adapter
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype, peak_memory
-from sine_cli.project.files import remove, shown, storage_errors, write_bytes, write_text
+from sine_cli.project.files import make_folder, remove, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.project.source import read_picture, write_source
@@ -56,11 +56,11 @@ class TuneResult:
     already_there: bool = False
 
 
-class TuneInterrupted(KeyboardInterrupt):
+class TuneInterrupted(Interrupted):
     """Tuning was asked to stop, and a checkpoint holds the first `step` steps."""
 
     def __init__(self, step: int) -> None:
-        super().__init__()
+        super().__init__(f"the same command goes on from step {step}")
         self.step = step
 
 
@@ -199,7 +199,7 @@ def _preview_recipe(manifest: Manifest, size: Size) -> Recipe:
 def _write_preview(project: Project, picture: Image.Image, step: int) -> None:
     folder = project.tuning_dir / "previews"
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     write_source(picture, folder / f"step-{step:06d}.png")
 
 
@@ -253,7 +253,7 @@ class _Log:
     def checkpoint(self, tuning: Tuning) -> None:
         """Write losses and state; at any moment the file on the disk is a whole one."""
         with storage_errors(self.file):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.file.parent)
         about = {"identity": self.identity, "losses": json.dumps(self.losses), "seconds": str(self.seconds())}
         write_bytes(self.file, save(tuning.state(), metadata=about))
         self._write_losses()
@@ -261,7 +261,7 @@ class _Log:
     def close(self) -> None:
         """The losses and their plot; the checkpoint has served."""
         with storage_errors(self.folder):
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
         self._write_losses()
         write_bytes(self.folder / "loss.png", loss_plot(self.losses))
         remove(self.file.parent)

@@ -20,6 +20,11 @@ def drawn(min_side: float, seed: int = 0) -> torch.Tensor:
     return draw_boxes(COUNT, min_side, torch.Generator().manual_seed(seed))
 
 
+def correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Spearman's; over so many pairs beyond 0.03 only once in thirty, were they independent."""
+    return float(np.asarray(stats.spearmanr(left, right))[0])
+
+
 def assert_same(left: Image.Image, right: Image.Image) -> None:
     assert left.size == right.size
     assert ImageChops.difference(left, right).getbbox() is None
@@ -38,7 +43,7 @@ def test_sides_are_drawn_uniformly_and_apart() -> None:
     h1, w1, h2, w2 = drawn(0.1).double().numpy().T
     for side in (h2 - h1, w2 - w1):
         assert stats.kstest(side, "uniform", args=(0.1, 0.9)).pvalue > 0.01
-    assert stats.spearmanr(h2 - h1, w2 - w1).pvalue > 0.01
+    assert abs(correlation(h2 - h1, w2 - w1)) < 0.03
 
 
 def test_places_are_drawn_uniformly_from_where_a_box_fits() -> None:
@@ -46,7 +51,7 @@ def test_places_are_drawn_uniformly_from_where_a_box_fits() -> None:
     for low, high in ((h1, h2), (w1, w2)):
         room = 1 - (high - low)
         assert stats.kstest(low / room, "uniform").pvalue > 0.01
-        assert stats.spearmanr(low / room, room).pvalue > 0.01
+        assert abs(correlation(low / room, room)) < 0.03
 
 
 def test_boxes_are_the_same_for_the_same_seed_and_others_for_another() -> None:

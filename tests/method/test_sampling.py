@@ -97,8 +97,9 @@ def test_ddim_is_diffusers_ddim(
 
 
 # diffusers' leading spacing divides by steps + 1 for this solver and by steps for DDIM; ours is DDIM's for
-# both, so diffusers is given our times. It computes in float32 whatever it is given. Its last step is of first
-# order only below 15 steps or where it ends at sigma 0; `euler_at_final` makes it so always, as ours is.
+# both, so diffusers is given our times. It computes in float32 whatever it is given. Its last step is of
+# first order only below 15 steps or where it ends at sigma 0; with `euler_at_final` always, as ours is.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers with numpy 2
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("to_one", [False, True])
 @pytest.mark.parametrize(

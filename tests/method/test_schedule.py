@@ -41,8 +41,8 @@ def test_times_are_those_of_diffusers(spacing: Spacing, offset: int) -> None:
     # Leading with an offset and T steps asks diffusers for time T, which there is none of: it fails there.
     for steps in [*range(1, 101), *range(107, T, 31), *([T] if offset == 0 else [])]:
         theirs.set_timesteps(steps)
-        ours, expected = [t for t, _ in schedule.pairs(steps)], theirs.timesteps.tolist()
-        assert len(ours) == len(expected)
+        ours = [t for t, _ in schedule.pairs(steps)]
+        expected = theirs.timesteps.tolist()[:steps]  # of 61 trailing ones its rounding makes 62
         for i, (t, t_expected) in enumerate(zip(ours, expected, strict=True)):
             # Halfway between two times, numpy's rounding errors decide for diffusers.
             assert t == t_expected or (abs(t - t_expected) == 1 and is_halfway(spacing, i, steps)), steps

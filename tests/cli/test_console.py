@@ -1,0 +1,170 @@
+"""What reaches the terminal is the text itself: no markup, no emoji codes, no wrapping, one JSON object."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sine_cli.console import Console, aligned, report, write_error
+from sine_cli.errors import SineError
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Sine
+
+Capsys = pytest.CaptureFixture[str]
+ODD = "[red]:cat:[/red] https://example.org 0x1F " + "word " * 40 + "ünï"
+
+
+def test_results_are_printed_as_they_are(capsys: Capsys) -> None:
+    Console().result([ODD, "second"], {})
+    assert capsys.readouterr() == (f"{ODD}\nsecond\n", "")
+
+
+def test_notices_and_warnings_go_to_stderr_as_they_are(capsys: Capsys) -> None:
+    console = Console()
+    console.say(ODD)
+    console.warn(ODD)
+    assert capsys.readouterr() == ("", f"{ODD}\nwarning: {ODD}\n")
+
+
+def test_json_is_one_object_with_its_letters_readable(capsys: Capsys) -> None:
+    Console(as_json=True).result(["a line for people"], {"prompt": ODD, "file": Path("a/b"), "none": None})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"prompt": ODD, "file": "a/b", "none": None}
+    assert "ünï" in out and out.endswith("}\n")
+    assert err == ""
+
+
+def test_quiet_leaves_results_alone(capsys: Capsys) -> None:
+    console = Console(quiet=True)
+    console.say("a notice")
+    console.warn("a warning")
+    with console.progress() as update:
+        update(1, 1, "working")
+    console.result(["a result"], {})
+    assert capsys.readouterr() == ("a result\n", "")
+
+
+def test_progress_on_a_file_is_a_line_at_each_tenth(capsys: Capsys) -> None:
+    with Console().progress() as update:
+        for done in range(1, 101):
+            update(done, 100, "tuning")
+    assert capsys.readouterr().err.splitlines() == [f"tuning  {done}/100" for done in range(10, 101, 10)]
+
+
+def test_progress_begins_anew_with_new_work(capsys: Capsys) -> None:
+    with Console().progress() as update:
+        for total in (2, 3):
+            for done in range(1, total + 1):
+                update(done, total, "work")
+    assert capsys.readouterr().err.split() == [
+        "work",
+        "1/2",
+        "work",
+        "2/2",
+        *["work", "1/3", "work", "2/3", "work", "3/3"],
+    ]
+
+
+def test_an_error_is_told_with_a_blank_line_before_its_hint(capsys: Capsys) -> None:
+    report(SineError(f"girl is {ODD}", f"type {ODD}"))
+    assert capsys.readouterr() == ("", f"error: girl is {ODD}\n\nhint: type {ODD}\n")
+
+
+def test_an_error_without_a_hint_is_one_line(capsys: Capsys) -> None:
+    write_error("interrupted", None)
+    assert capsys.readouterr() == ("", "error: interrupted\n")
+
+
+def test_columns_are_aligned_and_never_wrapped() -> None:
+    long = "word " * 30 + "end"
+    assert aligned([("project", "girl"), ("source prompt", long), ("", "more")]) == [
+        "project        girl",
+        f"source prompt  {long}",
+        "               more",
+    ]
+
+
+def test_emoji_codes_and_brackets_in_prompts_are_words(sine: "Sine", untuned: Path) -> None:
+    manifest = untuned / "sine.yaml"
+    text = manifest.read_text("utf-8")
+    manifest.write_text(text.replace('source: "a sks painting"', 'source: "[b]a :dog:[/b]"'), "utf-8")
+    assert 'source prompt  "[b]a :dog:[/b]"\n' in sine("show", "--project", untuned).out
+
+
+def on_a_terminal(program: str, environment: dict[str, str]) -> str:
+    """What a terminal is sent by a Python program whose stderr it is."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stderr=theirs, env={**os.environ, "TERM": "xterm", **environment}
+    ) as process:
+        os.close(theirs)
+        sent = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                sent += chunk
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        finally:
+            os.close(ours)
+    assert process.returncode == 0
+    return sent.decode("utf-8")
+
+
+BAR = """
+from sine_cli.console import Console
+with Console().progress() as update:
+    update(1, 4, "encoding")
+    update(4, 4, "encoding")
+    update(3, 10, "tuning  loss 0.5000")
+"""
+
+
+def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
+    sent = on_a_terminal(BAR, {})
+    assert "tuning  loss 0.5000" in sent and "3/10" in sent
+    assert sent.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
+
+
+ERROR = "from sine_cli.console import write_error; write_error('no such file', 'look')"
+
+
+def test_an_error_is_red_on_a_terminal_unless_colours_are_unwanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_a_terminal(ERROR, {}) == "error: no such file\r\n\r\nhint: look\r\n"
+    monkeypatch.delenv("NO_COLOR")
+    assert on_a_terminal(ERROR, {}) == "\x1b[1;31merror: no such file\x1b[0m\r\n\r\nhint: look\r\n"
+
+
+# ----------------------------------------------------------------------------------------- readers that leave
+
+
+def piped_to_nobody(*arguments: str, stream: str = "stdout") -> tuple[int, str]:
+    """Exit code and the other stream of `sine` whose stdout or stderr has lost its reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "sine_cli", *arguments]
+    out, err = (writer, subprocess.PIPE) if stream == "stdout" else (subprocess.PIPE, writer)
+    try:
+        done = subprocess.run(command, text=True, stdout=out, stderr=err)
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr if stream == "stdout" else done.stdout
+
+
+@pytest.mark.parametrize("command", ["show", "show --json", "--help", "--version", ""])
+def test_a_reader_that_went_away_is_no_error(untuned: Path, command: str) -> None:
+    code, err = piped_to_nobody(*command.split())
+    assert (code, err) == (0, "project: girl\n" if command.startswith("show") else "")
+
+
+def test_work_goes_on_when_nobody_reads_the_notices(picture: Path) -> None:
+    init = ("init", str(picture), "--class", "girl", "--base", "mini")
+    code, out = piped_to_nobody(*init, stream="stderr")
+    assert code == 0
+    assert out.startswith("girl  made from girl.jpg, 96 high, 72 wide\n")
+    assert piped_to_nobody(*init, stream="stderr") == (2, "")

@@ -1,0 +1,40 @@
+"""What only an accelerator can show. Run with `pytest -m gpu` on a machine that has one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import Manifest, load_manifest
+from sine_cli.workflow import open as opening
+from sine_cli.workflow.edit import EditRequest, edit
+from sine_cli.workflow.init import InitRequest, init
+from sine_cli.workflow.tune import tune
+
+DEMO = Path(__file__).parents[1] / "templates" / "demo" / "castle.png"
+
+pytestmark = pytest.mark.gpu
+
+
+def made(project: Project, manifest: Manifest) -> np.ndarray:
+    request = EditRequest(["a castle at night"], manifest.edit)
+    return np.asarray(Image.open(edit(project, manifest, request)[0].pictures[0]), np.float32) / 255
+
+
+def test_an_adapter_tuned_on_the_accelerator_edits_alike_there_and_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = init(InitRequest(DEMO, "castle", base="mini")).project
+    manifest = load_manifest(project.manifest_path)
+    settings = manifest.tune.model_copy(update={"steps": 40, "pool": 32, "preview_every": 0})
+    record = tune(project, manifest, settings).record
+    assert record.device != "cpu"
+    assert record.peak_memory > 0
+    monkeypatch.setattr(opening, "best_dtype", lambda device: torch.float32)
+    there = made(project, manifest)
+    monkeypatch.setattr(opening, "best_device", lambda: torch.device("cpu"))
+    here = made(project, manifest)
+    assert np.abs(there - here).mean() < 0.01

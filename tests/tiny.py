@@ -1,0 +1,105 @@
+"""A tiny base of the Stable Diffusion kind with random weights, and hub caches made of it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from transformers import CLIPTextConfig, CLIPTextModel
+
+import sine_cli
+from sine_cli.method.schedule import Prediction
+
+MINI = Path(sine_cli.__file__).parent / "mini" / "weights"
+"""The bundled base."""
+
+FACTOR = 4
+"""Pixels a latent cell of the tiny base, on each side."""
+
+NATIVE = 16 * FACTOR
+"""Pixels on a side that the tiny base is made for."""
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+}
+
+
+AUTOENCODER: dict[str, Any] = {
+    "block_out_channels": (8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": NATIVE,
+}
+
+
+def write_tiny_base(
+    folder: Path, prediction: Prediction = "epsilon", variants: tuple[str | None, ...] = (None,)
+) -> Path:
+    """Write the base as diffusers does; `variants`: None for float32 weights, "fp16" for halved ones."""
+    tokens = json.loads((MINI / "tokenizer" / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel(
+                sample_size=NATIVE // FACTOR,
+                in_channels=4,
+                out_channels=4,
+                layers_per_block=1,
+                block_out_channels=(32, 64),
+                norm_num_groups=8,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                cross_attention_dim=32,
+                attention_head_dim=8,
+            ),
+            "vae": AutoencoderKL(**AUTOENCODER),
+            "text_encoder": CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=len(tokens),
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_attention_heads=4,
+                    num_hidden_layers=2,
+                    max_position_embeddings=24,
+                    bos_token_id=1,
+                    eos_token_id=2,
+                    pad_token_id=2,
+                )
+            ),
+        }
+    for variant in variants:
+        for name, model in parts.items():
+            (model.half() if variant else model).save_pretrained(folder / name, variant=variant)
+    DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=prediction,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(folder / "scheduler")
+    shutil.copytree(MINI / "tokenizer", folder / "tokenizer")
+    (folder / "model_index.json").write_text(json.dumps(INDEX), "utf-8")
+    return folder
+
+
+def write_hub_cache(cache: Path, repository: str, commit: str, base: Path) -> Path:
+    """Lay a base out as the hub's client keeps a repository; its snapshot's folder."""
+    root = cache / f"models--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    snapshot = root / "snapshots" / commit
+    shutil.copytree(base, snapshot)
+    return snapshot

@@ -1,0 +1,108 @@
+"""A project on a tiny base with random weights (v-prediction, AutoencoderKL), untuned and tuned, made once.
+
+All on the CPU, whose results are the same bit for bit.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings, load_manifest, write_manifest
+from sine_cli.workflow.init import InitRequest, init
+from sine_cli.workflow.tune import tune
+from tests.tiny import write_tiny_base
+
+TUNE = TuneSettings(
+    steps=6,
+    batch=2,
+    learning_rate=0.02,
+    position_learning_rate=0.05,
+    rank=4,
+    targets="attention",
+    patches=True,
+    min_patch=0.3,
+    whole=0.5,
+    pool=4,
+    min_timestep=0,
+    preview_every=0,
+    checkpoint_every=4,
+    seed=0,
+)
+EDIT = EditSettings(switch_step=400, base_weight=0.5, guidance_scale=3.0, steps=4, solver="ddim")
+
+
+@dataclass(frozen=True)
+class Girl:
+    """The project `girl` in the working folder."""
+
+    project: Project
+
+    @property
+    def manifest(self) -> Manifest:
+        return load_manifest(self.project.manifest_path)
+
+    def read(self, name: str) -> bytes:
+        return (self.project.root / name).read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(scope="session")
+def session_on_the_cpu() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("bases") / "tiny-v", "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """girl.png, 60 high, 80 wide."""
+    y, x = np.mgrid[0:60, 0:80]
+    pixels = np.stack([3 * x, 4 * y, 128 + 100 * np.sin(x / 5) * np.cos(y / 7)], axis=-1)
+    path = tmp_path_factory.mktemp("pictures") / "girl.png"
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def untuned_once(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, picture: Path) -> Path:
+    folder = tmp_path_factory.mktemp("projects") / "girl"
+    made = init(InitRequest(picture, "painting", base=str(tiny_base), folder=folder))
+    settings = made.manifest.model_copy(update={"tune": TUNE, "edit": EDIT})
+    write_manifest(made.project.manifest_path, settings)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned_once(
+    tmp_path_factory: pytest.TempPathFactory, untuned_once: Path, session_on_the_cpu: None
+) -> Path:
+    folder = Path(shutil.copytree(untuned_once, tmp_path_factory.mktemp("projects") / "girl"))
+    tune(Project(folder), load_manifest(folder / "sine.yaml"), TUNE)
+    return folder
+
+
+@pytest.fixture
+def untuned(untuned_once: Path, isolated: Path) -> Girl:
+    shutil.copytree(untuned_once, isolated / "girl")
+    return Girl(Project(Path("girl")))
+
+
+@pytest.fixture
+def tuned(tuned_once: Path, isolated: Path) -> Girl:
+    shutil.copytree(tuned_once, isolated / "girl")
+    return Girl(Project(Path("girl")))

@@ -1,0 +1,344 @@
+"""Edits end to end on a tiny v-prediction base: sizes, seeds, recipes, and what is refused."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from sine_cli.errors import SineError, UserError
+from sine_cli.project.manifest import EditSettings
+from sine_cli.project.runs import read_recipe
+from sine_cli.workflow.adapters import read_record
+from sine_cli.workflow.edit import EditProgress, EditRequest, EditResult, edit
+from sine_cli.workflow.init import InitRequest, init
+from sine_cli.workflow.record import versions
+from sine_cli.workflow.size import Size
+from tests.workflow.conftest import EDIT, Girl
+
+PROMPT = "a sculpture of a girl"
+AGAIN = "run `sine tune` again"
+
+
+def asked(**changes: Any) -> EditRequest:
+    """An edit; settings by their names, the rest as a request has it."""
+    of_settings = {name: changes.pop(name) for name in [*changes] if name in EditSettings.model_fields}
+    return EditRequest(**{"prompts": [PROMPT], "settings": EDIT.model_copy(update=of_settings), **changes})
+
+
+def run(girl: Girl, **changes: Any) -> EditResult:
+    (result,) = edit(girl.project, girl.manifest, asked(**changes))
+    return result
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        return np.asarray(image).astype(int)
+
+
+def picture_of(girl: Girl, **changes: Any) -> np.ndarray:
+    (path,) = run(girl, **changes).pictures
+    return pixels(path)
+
+
+def refusal(girl: Girl, **changes: Any) -> tuple[str, str | None]:
+    with pytest.raises(UserError) as caught:
+        run(girl, **changes)
+    assert not girl.project.edits_dir.exists()
+    return caught.value.message, caught.value.hint
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def test_any_size_is_honoured_to_the_pixel(tuned: Girl) -> None:
+    result = run(tuned, size=Size(37, 51))
+    (path,) = result.pictures
+    assert path == result.folder / "0001.png"
+    assert pixels(path).shape == (37, 51, 3)
+    assert pixels(path).std() > 5, "it shows something"
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), Size(4, 9), Size(64, 64), Size(70, 5)])
+def test_small_and_long_sizes_are_honoured_too(tuned: Girl, size: Size) -> None:
+    assert picture_of(tuned, size=size).shape == (size.height, size.width, 3)
+
+
+def test_the_default_size_has_the_source_s_aspect_at_about_the_native_area(tuned: Girl) -> None:
+    assert picture_of(tuned).shape == (56, 72, 3)
+
+
+def test_an_odd_size_is_the_top_left_part_of_the_next_whole_one_when_no_position_is_given(
+    tuned: Girl,
+) -> None:
+    odd, whole = (picture_of(tuned, size=size, position=False) for size in (Size(37, 51), Size(40, 52)))
+    assert np.array_equal(odd, whole[:37, :51])
+
+
+def test_the_second_of_two_pictures_equals_the_one_made_alone_with_the_next_seed(tuned: Girl) -> None:
+    both = run(tuned, count=2, seed=7)
+    assert both.seeds == [7, 8]
+    assert [path.name for path in both.pictures] == ["0001.png", "0002.png"]
+    first, second = map(pixels, both.pictures)
+    assert np.array_equal(second, picture_of(tuned, seed=8))
+    assert np.array_equal(first, picture_of(tuned, seed=7))
+    assert np.abs(first - second).mean() > 1
+
+
+def test_the_same_edit_gives_the_same_picture_again(tuned: Girl) -> None:
+    assert np.array_equal(picture_of(tuned), picture_of(tuned))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompts": ["a photo of a dog at night"]},
+        {"seed": 1},
+        {"switch_step": 1000},
+        {"base_weight": 0.0},
+        {"guidance_scale": 1.0},
+        {"steps": 5},
+        {"solver": "dpm++"},
+        {"negative": "blurry, ugly"},
+        {"source_prompt": "a red castle on a hill"},
+        {"position": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_setting_decides_about_the_picture(tuned: Girl, change: dict[str, Any]) -> None:
+    assert not np.array_equal(picture_of(tuned, **change), picture_of(tuned))
+
+
+def test_several_prompts_make_a_run_each_as_if_made_alone(tuned: Girl) -> None:
+    prompts = ["a dog", "a red castle"]
+    results = edit(tuned.project, tuned.manifest, asked(prompts=prompts, count=2))
+    assert [result.prompt for result in results] == prompts
+    assert [result.folder.name.split("_")[-1] for result in results] == ["a-dog", "a-red-castle"]
+    for result, prompt in zip(results, prompts, strict=True):
+        assert np.array_equal(pixels(result.pictures[1]), picture_of(tuned, prompts=[prompt], seed=1))
+
+
+def test_progress_counts_pictures_and_their_steps(tuned: Girl) -> None:
+    told: list[EditProgress] = []
+    edit(tuned.project, tuned.manifest, asked(prompts=["a dog", "a cat"], count=2, steps=2), told.append)
+    assert told == [
+        EditProgress(prompt, picture, 4, step, 2)
+        for prompt, picture in (("a dog", 1), ("a dog", 2), ("a cat", 3), ("a cat", 4))
+        for step in (1, 2)
+    ]
+
+
+# ---------------------------------------------------------------------------------------- the tuned model
+
+
+@pytest.mark.parametrize("settings", [{"base_weight": 1.0}, {"switch_step": 1000}])
+def test_an_edit_by_the_base_alone_needs_no_tuning(untuned: Girl, settings: dict[str, float]) -> None:
+    assert picture_of(untuned, **settings).shape == (56, 72, 3)
+
+
+def test_an_edit_by_the_base_alone_is_the_same_tuned_or_not(tuned: Girl) -> None:
+    by_v, by_K = (picture_of(tuned, **settings) for settings in ({"base_weight": 1.0}, {"switch_step": 1000}))
+    assert np.array_equal(by_v, by_K)
+    shutil.rmtree("girl/adapter")
+    assert np.array_equal(picture_of(tuned, base_weight=1.0), by_v)
+
+
+def test_an_edit_by_the_base_alone_says_that_no_adapter_was_used(tuned: Girl) -> None:
+    (path,) = run(tuned, base_weight=1.0).pictures
+    assert read_recipe(path)["adapter"] is None
+
+
+def test_a_project_that_is_not_tuned_is_refused(untuned: Girl) -> None:
+    assert refusal(untuned) == ("girl is not tuned yet", "run `sine tune` first")
+
+
+def test_an_adapter_of_another_base_is_refused(tuned: Girl, tiny_base: Path) -> None:
+    manifest = tuned.manifest.model_copy(update={"base": "mini", "base_revision": None})
+    with pytest.raises(UserError) as caught:
+        edit(tuned.project, manifest, asked())
+    assert caught.value.message == f"girl/adapter was tuned on `{tiny_base}`, this project uses `mini`"
+    assert caught.value.hint == f"run `sine tune` again, or set `base: {tiny_base}` in girl/sine.yaml"
+
+
+def test_an_adapter_of_another_revision_is_refused(tuned: Girl, tiny_base: Path) -> None:
+    revision = tuned.manifest.base_revision
+    with pytest.raises(UserError) as caught:
+        edit(tuned.project, tuned.manifest.model_copy(update={"base_revision": "sha256:0123"}), asked())
+    assert caught.value.message == (
+        f"girl/adapter was tuned on revision {revision} of `{tiny_base}`, this project uses sha256:0123"
+    )
+    assert caught.value.hint == AGAIN
+
+
+def test_an_adapter_of_another_picture_is_refused(tuned: Girl) -> None:
+    with Image.open("girl/source.png") as source:
+        turned = source.rotate(180)
+    turned.save("girl/source.png")
+    assert refusal(tuned) == ("girl/adapter was tuned on another picture than girl/source.png", AGAIN)
+
+
+def nan_in_the_adapter() -> None:
+    path, record = Path("girl/adapter/adapter.safetensors"), Path("girl/adapter/record.yaml")
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    tensors = load_file(path)
+    next(iter(tensors.values())).view(-1)[0] = torch.nan
+    save_file(tensors, path)
+    record.write_text(record.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda: Path("girl/adapter/adapter.safetensors").write_bytes(b"x"),
+            "girl/adapter/adapter.safetensors is not the file that girl/adapter/record.yaml names",
+        ),
+        (
+            lambda: Path("girl/adapter/position.safetensors").unlink(),
+            "girl/adapter/position.safetensors is missing",
+        ),
+        (
+            nan_in_the_adapter,
+            "girl/adapter/adapter.safetensors holds values that are not numbers (NaN or infinite)",
+        ),
+        (
+            lambda: Path("girl/adapter/record.yaml").write_text("rank: 4"),
+            "girl/adapter/record.yaml is damaged: ",
+        ),
+    ],
+    ids=["another file", "missing", "nan", "record"],
+)
+def test_a_damaged_adapter_is_refused(tuned: Girl, damage: Callable[[], object], message: str) -> None:
+    damage()
+    with pytest.raises(UserError) as caught:
+        run(tuned)
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint == AGAIN
+    assert not any(tuned.project.edits_dir.glob("*"))
+
+
+# -------------------------------------------------------------------------------------------------- records
+
+
+def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_base: Path) -> None:
+    result = run(tuned, count=2, seed=3, size=Size(37, 51), negative="ugly", position=False)
+    record = read_record(tuned.project)
+    provenance = {
+        "source": tuned.manifest.source.sha256,
+        "base": str(tiny_base),
+        "base_revision": tuned.manifest.base_revision,
+        "adapter": record.files,
+        "device": "cpu",
+        "dtype": record.dtype,
+        "versions": versions(),
+    }
+    recipe = {
+        "prompt": PROMPT,
+        "source_prompt": "a sks painting",
+        "negative": "ugly",
+        "seed": 3,
+        "size": {"height": 37, "width": 51},
+        "switch_step": 400,
+        "base_weight": 0.5,
+        "guidance_scale": 3.0,
+        "steps": 4,
+        "solver": "ddim",
+        "position": False,
+    }
+    assert [read_recipe(path) for path in result.pictures] == [
+        {**recipe, "seed": seed, **provenance} for seed in (3, 4)
+    ]
+    written = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
+    assert written == {
+        "command": "edit",
+        **recipe,
+        "count": 2,
+        "seconds": result.seconds,
+        **provenance,
+    }
+    with Image.open(result.pictures[0]) as image:
+        assert image.info["Description"] == PROMPT
+    assert sorted(path.name for path in result.folder.iterdir()) == ["0001.png", "0002.png", "run.yaml"]
+    assert [path.name for path in tuned.project.edits_dir.iterdir()] == [result.folder.name]
+
+
+# ------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("prompts", [[], [""], [" \n"], ["a dog", ""]])
+def test_an_empty_prompt_is_refused(tuned: Girl, prompts: list[str]) -> None:
+    assert refusal(tuned, prompts=prompts) == (
+        "the prompt is empty",
+        'say what the picture shall become: `sine edit "a sculpture of a girl"`',
+    )
+
+
+@pytest.mark.parametrize("count", [0, -1, 1001])
+def test_a_count_out_of_range_is_refused(tuned: Girl, count: int) -> None:
+    assert refusal(tuned, count=count) == (f"-n: must be from 1 to 1000, got {count}", "for example `-n 4`")
+
+
+def test_words_that_the_base_does_not_read_are_told(tuned: Girl) -> None:
+    long = "A photo of a castle on a hill under a red sky with birds and trees and snow, and lights at Night"
+    notices: list[str] = []
+    edit(tuned.project, tuned.manifest, asked(prompts=[long, PROMPT]), on_notice=notices.append)
+    (notice,) = notices
+    start = f'"{long[:40]}..." is longer than this base reads; unread: "'
+    assert notice.startswith(start)
+    unread = notice.removeprefix(start).removesuffix('"')
+    assert unread and long.endswith(unread)
+
+
+def test_a_picture_that_comes_out_as_nan_is_an_error_and_no_file(
+    tiny_base: Path, picture: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    weights = base / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file(
+        {**load_file(weights), "decoder.conv_out.bias": torch.full((3,), torch.nan)},
+        weights,
+        {"format": "pt"},
+    )
+    made = init(InitRequest(picture, "girl", base=str(base), folder=Path("girl")))
+    with pytest.raises(SineError) as caught:
+        edit(made.project, made.manifest, asked(base_weight=1.0))
+    assert caught.value.message == "the picture came out with values that are not numbers (NaN)"
+    assert not any(made.project.edits_dir.iterdir())
+
+
+@pytest.mark.parametrize("stopped", [EditProgress(PROMPT, 1, 2, 1, 4), EditProgress(PROMPT, 2, 2, 3, 4)])
+def test_an_interrupted_edit_leaves_nothing(tuned: Girl, stopped: EditProgress) -> None:
+    def progress(made: EditProgress) -> None:
+        if made == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit(tuned.project, tuned.manifest, asked(count=2), progress)
+    assert not any(tuned.project.edits_dir.iterdir())
+
+
+def test_a_base_that_changed_since_is_refused(tuned: Girl, tiny_base: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    config = moved / "unet" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"more": 1,', 1))
+    revision = tuned.manifest.base_revision
+    with pytest.raises(UserError) as caught:
+        edit(
+            tuned.project,
+            tuned.manifest.model_copy(update={"base": str(moved)}),
+            replace(asked(), settings=EDIT.model_copy(update={"base_weight": 1.0})),
+        )
+    start = f"the base `{moved}` is not the one this project was made with: {revision} then, sha256:"
+    assert caught.value.message.startswith(start)
+    assert caught.value.message.endswith(" now")
+    now = caught.value.message.split()[-2]
+    assert caught.value.hint == f"set `base_revision: {now}` in sine.yaml, then run `sine tune` again"

@@ -1,0 +1,206 @@
+"""Grids: every cell is an edit, and an interrupted grid goes on where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sine_cli.errors import Interrupted, UserError
+from sine_cli.project.runs import read_recipe, unfinished_runs
+from sine_cli.workflow.edit import EditRequest, edit
+from sine_cli.workflow.grid import GridProgress, GridRequest, GridResult, grid, resume_grid
+from sine_cli.workflow.size import Size
+from sine_cli.workflow.tune import tune
+from tests.workflow.conftest import EDIT, TUNE, Girl
+
+PROMPT = "a sculpture of a girl"
+ASKED = GridRequest(PROMPT, [300, 700], [0.25, 0.75], EDIT, size=Size(37, 51), seed=3)
+CELLS = ["K0300_v0.25.png", "K0700_v0.25.png", "K0300_v0.75.png", "K0700_v0.75.png"]
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        return np.asarray(image).astype(int)
+
+
+def interrupt(girl: Girl, cell: int, request: GridRequest = ASKED) -> None:
+    """Ctrl-C in the middle of a cell."""
+    with pytest.raises(Interrupted) as caught:
+        grid(girl.project, girl.manifest, request, on_progress=interrupting(cell))
+    cells = len(request.switch_steps) * len(request.base_weights)
+    assert caught.value.hint == f"{cell - 1} of {cells} cells are kept; `sine grid --resume` goes on"
+
+
+def interrupting(cell: int) -> Any:
+    def progress(made: GridProgress) -> None:
+        if made.cell == cell and made.step == 2:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def run(girl: Girl, request: GridRequest = ASKED) -> GridResult:
+    return grid(girl.project, girl.manifest, request)
+
+
+def test_a_cell_equals_the_edit_with_the_same_values(tuned: Girl) -> None:
+    result = run(tuned)
+    assert [path.name for path in result.cells] == CELLS
+    values = [(300, 0.25), (700, 0.25), (300, 0.75), (700, 0.75)]
+    for path, (K, v) in zip(result.cells, values, strict=True):
+        settings = EDIT.model_copy(update={"switch_step": K, "base_weight": v})
+        request = EditRequest([PROMPT], settings, size=Size(37, 51), seed=3)
+        ((alone,),) = [each.pictures for each in edit(tuned.project, tuned.manifest, request)]
+        assert np.array_equal(pixels(path), pixels(alone)), path.name
+        assert read_recipe(path) == read_recipe(alone)
+    assert len({path.read_bytes() for path in result.cells}) == 4
+
+
+def test_a_grid_is_a_folder_with_its_cells_a_sheet_and_a_record(tuned: Girl) -> None:
+    result = run(tuned)
+    assert result.made == 4
+    assert result.sheet == result.folder / "grid.png"
+    files = sorted(str(p.relative_to(result.folder)) for p in result.folder.rglob("*") if p.is_file())
+    assert files == [*(f"cells/{name}" for name in sorted(CELLS)), "grid.png", "run.yaml"]
+    record = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
+    assert record["command"] == "grid"
+    assert (record["switch_steps"], record["base_weights"]) == ([300, 700], [0.25, 0.75])
+    assert not {"switch_step", "base_weight"} & set(record)
+    assert (record["prompt"], record["seed"]) == (PROMPT, 3)
+    assert record["size"] == {"height": 37, "width": 51}
+    assert read_recipe(result.sheet) == record
+    assert [path.name for path in tuned.project.grids_dir.iterdir()] == [result.folder.name]
+
+
+def test_progress_counts_cells_and_their_steps(tuned: Girl) -> None:
+    told: list[GridProgress] = []
+    grid(tuned.project, tuned.manifest, ASKED, told.append)
+    assert told == [GridProgress(cell, 4, step, 4) for cell in range(1, 5) for step in range(1, 5)]
+
+
+def test_an_interrupted_grid_goes_on_and_makes_no_cell_twice(tuned: Girl) -> None:
+    interrupt(tuned, cell=2)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:1]
+    assert not left.final.exists()
+    first = (left.folder / "cells" / CELLS[0]).stat()
+
+    told: list[GridProgress] = []
+    result = resume_grid(tuned.project, tuned.manifest, told.append)
+    assert result.made == 3
+    assert sorted({progress.cell for progress in told}) == [2, 3, 4]
+    assert result.folder == left.final
+    again = result.cells[0].stat()
+    assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+    assert unfinished_runs(tuned.project.grids_dir) == []
+    assert not left.hidden.exists()
+
+    unbroken = run(tuned)
+    names = sorted(str(path.relative_to(result.folder)) for path in result.folder.rglob("*"))
+    assert names == sorted(str(path.relative_to(unbroken.folder)) for path in unbroken.folder.rglob("*"))
+    for path, path_unbroken in zip(
+        [*result.cells, result.sheet], [*unbroken.cells, unbroken.sheet], strict=True
+    ):
+        assert np.array_equal(pixels(path), pixels(path_unbroken))
+    for path, path_unbroken in zip(result.cells, unbroken.cells, strict=True):
+        assert path.read_bytes() == path_unbroken.read_bytes()
+
+
+def test_a_grid_may_be_interrupted_again_and_again(tuned: Girl) -> None:
+    interrupt(tuned, cell=2)
+    with pytest.raises(KeyboardInterrupt):
+        resume_grid(tuned.project, tuned.manifest, interrupting(3))
+    assert resume_grid(tuned.project, tuned.manifest).made == 2
+
+
+def test_the_newest_of_two_interrupted_grids_goes_on(tuned: Girl) -> None:
+    interrupt(tuned, cell=2)
+    interrupt(tuned, cell=2, request=replace(ASKED, prompt="a wooden girl"))
+    assert resume_grid(tuned.project, tuned.manifest).prompt == "a wooden girl"
+    assert resume_grid(tuned.project, tuned.manifest).prompt == PROMPT
+
+
+def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) -> None:
+    interrupt(tuned, cell=2)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))
+    with pytest.raises(UserError) as caught:
+        resume_grid(tuned.project, tuned.manifest)
+    assert caught.value.message == f"{left.final} was begun with another adapter than the project has now"
+    assert caught.value.hint == f'start it anew: `sine grid "{PROMPT}"`'
+    assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:1]
+    tune(tuned.project, tuned.manifest, TUNE)
+    assert resume_grid(tuned.project, tuned.manifest).made == 3, "with the first adapter it still can"
+
+
+def test_without_an_interrupted_grid_there_is_nothing_to_go_on_with(tuned: Girl) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            resume_grid(tuned.project, tuned.manifest)
+        assert caught.value.message == "no interrupted grid in girl/grids"
+        assert caught.value.hint == 'start one: `sine grid "a sculpture of a girl"`'
+        run(tuned, replace(ASKED, switch_steps=[300], base_weights=[0.5]))
+
+
+@pytest.mark.parametrize(
+    "request_text", ["{}", "cells: []\nadapter: null", "cells: [{size: 3}]\nadapter: null"]
+)
+def test_a_damaged_request_is_told(tuned: Girl, request_text: str) -> None:
+    interrupt(tuned, cell=2)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    (left.hidden / "request.yaml").write_text(request_text)
+    with pytest.raises(UserError) as caught:
+        resume_grid(tuned.project, tuned.manifest)
+    assert caught.value.message == f"{left.hidden} is damaged and cannot go on"
+    assert caught.value.hint == f"remove it: `rm -r {left.hidden}`"
+
+
+def test_a_grid_of_the_base_alone_needs_no_tuning_and_goes_on_without(untuned: Girl) -> None:
+    request = replace(ASKED, switch_steps=[0, 400], base_weights=[1.0])
+    interrupt(untuned, cell=2, request=request)
+    result = resume_grid(untuned.project, untuned.manifest)
+    assert result.made == 1
+    assert np.array_equal(pixels(result.cells[0]), pixels(result.cells[1])), "at v = 1 there is no K"
+
+
+def test_a_grid_with_any_tuned_cell_needs_tuning(untuned: Girl) -> None:
+    with pytest.raises(UserError) as caught:
+        run(untuned, replace(ASKED, base_weights=[1.0, 0.5]))
+    assert caught.value.message == "girl is not tuned yet"
+    assert not untuned.project.grids_dir.exists()
+
+
+def test_values_given_twice_are_made_once_and_keep_their_order_and_digits(tuned: Girl) -> None:
+    request = replace(ASKED, switch_steps=[700, 0, 700], base_weights=[0.125, 0.125, 0.5])
+    result = run(tuned, request)
+    assert [path.name for path in result.cells] == [
+        "K0700_v0.125.png",
+        "K0000_v0.125.png",
+        "K0700_v0.50.png",
+        "K0000_v0.50.png",
+    ]
+
+
+def test_weights_that_differ_in_the_tenth_digit_have_files_of_their_own(tuned: Girl) -> None:
+    weights = [0.1, 0.1000000001, 1 / 3]
+    result = run(tuned, replace(ASKED, switch_steps=[0], base_weights=weights))
+    assert len({path.name for path in result.cells}) == 3
+    assert [read_recipe(path)["base_weight"] for path in result.cells] == weights
+
+
+def test_too_many_cells_are_refused(tuned: Girl) -> None:
+    with pytest.raises(UserError) as caught:
+        run(tuned, replace(ASKED, switch_steps=list(range(201)), base_weights=[0.1, 0.2]))
+    assert caught.value.message == "a grid of 201 K by 2 v has more than 400 cells"
+    assert caught.value.hint == "give fewer values"
+
+
+def test_an_empty_prompt_is_refused(tuned: Girl) -> None:
+    with pytest.raises(UserError) as caught:
+        run(tuned, replace(ASKED, prompt=" "))
+    assert caught.value.message == "the prompt is empty"

@@ -1,0 +1,279 @@
+"""Tuning: an adapter from a picture, the same bit for bit however often it was interrupted."""
+
+import csv
+import hashlib
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from sine_cli.errors import SineError
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import TuneSettings
+from sine_cli.workflow.adapters import intact_record, read_record
+from sine_cli.workflow.init import InitRequest, init
+from sine_cli.workflow.record import versions
+from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, TuneResult, tune
+from tests.workflow.conftest import TUNE, Girl
+
+RESULTS = ("adapter/adapter.safetensors", "adapter/position.safetensors", "tuning/loss.csv")
+CHECKPOINT = Path("girl/tuning/checkpoint/state.safetensors")
+OTHER_SETTINGS = (
+    "the checkpoint was made with other settings, base, picture or versions; starting from step 0"
+)
+
+
+@dataclass
+class Told:
+    """What a tuning said on its way."""
+
+    progress: list[TuneProgress] = field(default_factory=list[TuneProgress])
+    notices: list[str] = field(default_factory=list[str])
+
+
+def run(girl: Girl, told: Told | None = None, settings: TuneSettings = TUNE) -> TuneResult:
+    told = told or Told()
+    return tune(girl.project, girl.manifest, settings, told.progress.append, told.notices.append)
+
+
+def stop_after(girl: Girl, steps: int, settings: TuneSettings = TUNE) -> None:
+    """As Ctrl-C does."""
+    asked = iter(range(1, steps + 1))
+    with pytest.raises(TuneInterrupted) as caught:
+        tune(girl.project, girl.manifest, settings, should_stop=lambda: next(asked) == steps)
+    assert caught.value.step == steps
+    assert caught.value.hint == f"the same command goes on from step {steps}"
+
+
+def die_after(girl: Girl, steps: int) -> None:
+    """As a power cut does: nothing is said in time."""
+
+    def progress(made: TuneProgress) -> None:
+        if made.loss is not None and made.done == steps:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        tune(girl.project, girl.manifest, TUNE, progress)
+
+
+def results(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in RESULTS]
+
+
+@pytest.mark.parametrize("stopped_at", [3, 5])
+def test_a_tuning_that_was_stopped_goes_on_and_ends_as_the_unbroken_one(
+    untuned: Girl, tuned_once: Path, stopped_at: int
+) -> None:
+    stop_after(untuned, stopped_at)
+    assert CHECKPOINT.is_file()
+    assert not untuned.project.adapter_dir.exists()
+    told = Told()
+    assert run(untuned, told).resumed_at == stopped_at
+    assert [p.done for p in told.progress if p.loss is not None] == list(range(stopped_at + 1, 7))
+    assert told.notices == []
+    assert results(untuned.project.root) == results(tuned_once)
+    assert not CHECKPOINT.parent.exists()
+    assert (untuned.project.tuning_dir / "loss.png").is_file()
+
+
+def test_a_tuning_that_died_goes_on_from_its_last_checkpoint(untuned: Girl, tuned_once: Path) -> None:
+    die_after(untuned, 5)
+    assert run(untuned).resumed_at == 4
+    assert results(untuned.project.root) == results(tuned_once)
+
+
+def test_a_tuning_may_be_interrupted_again_and_again(untuned: Girl, tuned_once: Path) -> None:
+    stop_after(untuned, 2)
+    asked = iter(range(10))
+    with pytest.raises(TuneInterrupted) as caught:
+        tune(untuned.project, untuned.manifest, TUNE, should_stop=lambda: next(asked) == 1)
+    assert caught.value.step == 4
+    assert run(untuned).resumed_at == 4
+    assert results(untuned.project.root) == results(tuned_once)
+
+
+def test_a_tuning_that_died_before_its_first_checkpoint_starts_again(untuned: Girl, tuned_once: Path) -> None:
+    die_after(untuned, 3)
+    assert not CHECKPOINT.exists()
+    assert run(untuned).resumed_at == 0
+    assert results(untuned.project.root) == results(tuned_once)
+
+
+def test_being_asked_to_stop_at_the_last_step_still_makes_the_adapter(
+    untuned: Girl, tuned_once: Path
+) -> None:
+    asked = iter(range(1, 7))
+    tune(untuned.project, untuned.manifest, TUNE, should_stop=lambda: next(asked) == 6)
+    assert results(untuned.project.root) == results(tuned_once)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"steps": 7}])
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with_aloud(
+    untuned: Girl, change: dict[str, float]
+) -> None:
+    stop_after(untuned, 3)
+    told = Told()
+    result = run(untuned, told, TUNE.model_copy(update=change))
+    assert told.notices == [OTHER_SETTINGS]
+    assert result.resumed_at == 0
+    assert result.record.tune == TUNE.model_copy(update=change)
+
+
+def test_a_checkpoint_of_another_picture_is_not_gone_on_with_aloud(untuned: Girl) -> None:
+    stop_after(untuned, 3)
+    with Image.open("girl/source.png") as source:
+        turned = source.rotate(180)
+    turned.save("girl/source.png")
+    told = Told()
+    assert run(untuned, told).resumed_at == 0
+    assert told.notices == [OTHER_SETTINGS]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half"])
+def test_a_damaged_checkpoint_is_told_and_tuning_starts_again(
+    untuned: Girl, tuned_once: Path, damage: str
+) -> None:
+    stop_after(untuned, 3)
+    content = CHECKPOINT.read_bytes()
+    CHECKPOINT.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
+    told = Told()
+    assert run(untuned, told).resumed_at == 0
+    (notice,) = told.notices
+    assert notice.startswith(f"{CHECKPOINT} is damaged (")
+    assert notice.endswith("); starting from step 0")
+    assert results(untuned.project.root) == results(tuned_once)
+
+
+def test_tuning_a_second_time_finds_the_adapter_there(tuned: Girl) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path("girl").rglob("*")}
+    told = Told()
+    result = run(tuned, told)
+    assert result.already_there
+    assert result.record == read_record(tuned.project)
+    assert (told.progress, told.notices) == ([], [])
+    assert {path: path.stat().st_mtime_ns for path in Path("girl").rglob("*")} == before
+
+
+def flip_last_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda: flip_last_byte(Path("girl/adapter/adapter.safetensors")),
+        lambda: flip_last_byte(Path("girl/adapter/position.safetensors")),
+        lambda: Path("girl/adapter/position.safetensors").unlink(),
+        lambda: Path("girl/adapter/record.yaml").unlink(),
+        lambda: Path("girl/adapter/record.yaml").write_text("base: ["),
+        lambda: Path("girl/adapter/record.yaml").write_text("- 1"),
+        lambda: Path("girl/adapter/record.yaml").write_bytes(b"\xff"),
+        lambda: shutil.rmtree("girl/adapter"),
+    ],
+    ids=["lora", "position", "no position", "no record", "no yaml", "no mapping", "no text", "no folder"],
+)
+def test_a_damaged_adapter_does_not_count_as_one(tuned: Girl, damage: Callable[[], object]) -> None:
+    assert intact_record(tuned.project) == read_record(tuned.project)
+    damage()
+    assert intact_record(tuned.project) is None
+
+
+def test_a_damaged_adapter_is_made_again(tuned: Girl, tuned_once: Path) -> None:
+    flip_last_byte(Path("girl/adapter/adapter.safetensors"))
+    assert not run(tuned).already_there
+    assert results(tuned.project.root) == results(tuned_once)
+    assert run(tuned).already_there
+
+
+def test_other_settings_or_another_prompt_make_the_adapter_anew(tuned: Girl, tuned_once: Path) -> None:
+    assert not run(tuned, settings=TUNE.model_copy(update={"seed": 5})).already_there
+    assert results(tuned.project.root)[0] != results(tuned_once)[0]
+    manifest = tuned.manifest
+    prompts = manifest.prompts.model_copy(update={"source": "a castle"})
+    again = tune(tuned.project, manifest.model_copy(update={"prompts": prompts}), TUNE)
+    assert not again.already_there
+    assert again.record.source_prompt == "a castle"
+
+
+def test_the_record_says_from_what_and_how_the_adapter_was_made(tuned: Girl, tiny_base: Path) -> None:
+    record = read_record(tuned.project)
+    manifest = tuned.manifest
+    assert (record.base, record.base_revision) == (str(tiny_base), manifest.base_revision)
+    assert record.source_sha256 == hashlib.sha256(tuned.read("source.png")).hexdigest()
+    assert record.source_prompt == manifest.prompts.source == "a sks painting"
+    assert record.tune == TUNE
+    assert record.files == {
+        name: hashlib.sha256(tuned.read(f"adapter/{name}")).hexdigest()
+        for name in ("adapter.safetensors", "position.safetensors")
+    }
+    assert record.device == "cpu"
+    assert record.versions == versions()
+    assert set(record.versions) == {"sine", "torch", "diffusers", "transformers", "peft"}
+    assert record.peak_memory > 100e6
+    assert record.seconds >= 0
+
+
+def test_the_losses_are_written_step_by_step_and_their_mean_is_recorded(tuned: Girl) -> None:
+    rows = list(csv.DictReader(io.StringIO(tuned.read("tuning/loss.csv").decode())))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    losses = [float(row["loss"]) for row in rows]
+    assert read_record(tuned.project).loss == pytest.approx(sum(losses) / 6, abs=1e-5)
+    with Image.open("girl/tuning/loss.png") as plot:
+        assert plot.size == (640, 360)
+
+
+def test_the_adapter_is_trained(tuned: Girl) -> None:
+    lora = load_file("girl/adapter/adapter.safetensors")
+    assert all(torch.count_nonzero(tensor) > 0 for tensor in lora.values())
+    assert torch.count_nonzero(load_file("girl/adapter/position.safetensors")["projection.weight"]) > 0
+
+
+def test_progress_tells_patches_first_then_steps_with_a_loss(untuned: Girl) -> None:
+    told = Told()
+    run(untuned, told, TUNE.model_copy(update={"pool": 20, "steps": 2}))
+    assert told.progress[:2] == [TuneProgress(16, 20), TuneProgress(20, 20)]
+    assert [(p.done, p.total) for p in told.progress[2:]] == [(1, 2), (2, 2)]
+    assert all(p.loss is not None and p.loss > 0 for p in told.progress[2:])
+
+
+def test_without_patches_the_whole_picture_is_all_there_is(untuned: Girl) -> None:
+    told = Told()
+    result = run(untuned, told, TUNE.model_copy(update={"patches": False, "steps": 2}))
+    assert all(p.loss is not None for p in told.progress), "nothing is cut"
+    assert not result.record.tune.patches
+
+
+def test_previews_show_the_picture_so_far_at_its_own_aspect(untuned: Girl) -> None:
+    run(untuned, settings=TUNE.model_copy(update={"preview_every": 4}))
+    previews = sorted(Path("girl/tuning/previews").iterdir())
+    assert [path.name for path in previews] == ["step-000004.png", "step-000006.png"]
+    for path in previews:
+        with Image.open(path) as preview:
+            assert (preview.size, preview.mode) == ((72, 56), "RGB")
+    assert previews[0].read_bytes() != previews[1].read_bytes()
+
+
+def test_previews_do_not_change_what_is_learned(untuned: Girl, tuned_once: Path) -> None:
+    run(untuned, settings=TUNE.model_copy(update={"preview_every": 2}))
+    assert results(untuned.project.root) == results(tuned_once)
+
+
+def test_a_loss_that_is_not_a_number_is_an_error_and_no_adapter(
+    tiny_base: Path, picture: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    weights = base / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(weights), "conv_in.bias": torch.full((32,), torch.nan)}, weights, {"format": "pt"})
+    made = init(InitRequest(picture, "girl", base=str(base), folder=Path("girl")))
+    with pytest.raises(SineError) as caught:
+        tune(Project(Path("girl")), made.manifest, TUNE)
+    assert caught.value.message == "the loss is not a number (NaN) after 0 steps"
+    assert caught.value.hint == "lower `tune.learning_rate` in sine.yaml, then run `sine tune` again"
+    assert not made.project.adapter_dir.exists()

@@ -72,7 +72,7 @@ def read_record(project: Project) -> AdapterRecord:
     try:
         return AdapterRecord.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
-        raise UserError(f"{shown(path)} is damaged: {str(error).splitlines()[0]}", AGAIN) from error
+        raise UserError(f"{shown(path)} is damaged, or another version of sine wrote it", AGAIN) from error
 
 
 def intact_record(project: Project) -> AdapterRecord | None:

@@ -448,7 +448,7 @@ def test_a_damaged_record_is_told(sine: "Sine", girl: Path) -> None:
     (girl / "adapter" / "record.yaml").write_text("base: mini\n", "utf-8")
     done = sine("edit", "a boat", "-p", girl)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: girl/adapter/record.yaml is damaged: ")
+    assert done.err.startswith("error: girl/adapter/record.yaml is damaged")
     assert done.err.endswith(f"\n\nhint: {AGAIN}\n")
 
 

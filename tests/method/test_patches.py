@@ -52,6 +52,7 @@ def test_places_are_drawn_uniformly_from_where_a_box_fits() -> None:
         room = 1 - (high - low)
         assert stats.kstest(low / room, "uniform").pvalue > 0.01
         assert abs(correlation(low / room, room)) < 0.03
+    assert abs(correlation(h1 / (1 - (h2 - h1)), w1 / (1 - (w2 - w1)))) < 0.03
 
 
 def test_boxes_are_the_same_for_the_same_seed_and_others_for_another() -> None:

@@ -212,7 +212,7 @@ def nan_in_the_adapter() -> None:
         ),
         (
             lambda: Path("girl/adapter/record.yaml").write_text("rank: 4"),
-            "girl/adapter/record.yaml is damaged: ",
+            "girl/adapter/record.yaml is damaged",
         ),
     ],
     ids=["another file", "missing", "nan", "record"],

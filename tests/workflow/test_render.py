@@ -1,0 +1,98 @@
+"""From a recipe to what the model is asked: which prompts, which position, when, from which noise."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sine_cli.method.guidance import Branch
+from sine_cli.method.sampling import draw_noise
+from sine_cli.models.base import Base, load_base
+from sine_cli.workflow.render import Recipe, Renderer, embed
+from sine_cli.workflow.size import Size
+
+RECIPE = Recipe(
+    prompt="a sculpture",
+    source_prompt="a sks painting",
+    negative="",
+    seed=5,
+    size=Size(37, 51),
+    switch_step=501,
+    base_weight=0.5,
+    guidance_scale=3.0,
+    steps=4,
+    solver="ddim",
+    position=True,
+)
+
+
+class Recorder:
+    """A backbone that keeps what each step asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, list[Branch]] = {}
+        self.noise: Tensor | None = None
+
+    def __call__(self, x_t: Tensor, t: int, branches: list[Branch]) -> list[Tensor]:
+        self.noise = x_t if self.noise is None else self.noise
+        self.asked[t] = branches
+        return [0.1 * x_t for _ in branches]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> Base:
+    return load_base(tiny_base, None, torch.device("cpu"), torch.float32)
+
+
+def render(base: Base, **changes: Any) -> tuple[Recorder, dict[str, Tensor]]:
+    recorder, recipe = Recorder(), Recipe(**{**vars(RECIPE), **changes})
+    backbone: Any = recorder
+    embeddings = embed(base, list(recipe.texts))
+    Renderer(base, backbone, embeddings).picture(recipe)
+    return recorder, embeddings
+
+
+@pytest.mark.parametrize(
+    ("K", "tuned_at"),
+    [(0, [751, 501, 251, 1]), (1, [751, 501, 251]), (500, [751, 501]), (501, [751]), (750, [751]), (751, [])],
+)
+def test_the_tuned_model_is_asked_while_t_exceeds_K_and_not_at_K(
+    base: Base, K: int, tuned_at: list[int]
+) -> None:
+    recorder, _ = render(base, switch_step=K)
+    assert list(recorder.asked) == [751, 501, 251, 1]
+    assert [t for t, branches in recorder.asked.items() if any(b.tuned for b in branches)] == tuned_at
+    assert all(len(branches) == (3 if t in tuned_at else 2) for t, branches in recorder.asked.items())
+
+
+def test_each_branch_has_its_own_prompt(base: Base) -> None:
+    recorder, embeddings = render(base)
+    for branch, text in zip(recorder.asked[751], ["", "a sculpture", "a sks painting"], strict=True):
+        assert torch.equal(branch.prompt, embeddings[text])
+
+
+def test_a_negative_prompt_takes_the_place_of_the_empty_one(base: Base) -> None:
+    recorder, embeddings = render(base, negative="blurry")
+    assert torch.equal(recorder.asked[1][0].prompt, embeddings["blurry"])
+    assert "" not in embeddings
+
+
+def test_the_tuned_model_alone_has_the_position_and_the_picture_fills_it(base: Base) -> None:
+    """37x51 is cut from 40x52: the picture is the box's [0, 1], the rest lies beyond."""
+    null, target, tuned = render(base)[0].asked[751]
+    assert null.box is None
+    assert target.box is None
+    assert tuned.box is not None
+    torch.testing.assert_close(tuned.box, torch.tensor([0.0, 0.0, 40 / 37, 52 / 51]))
+
+
+def test_without_position_the_tuned_model_has_none_either(base: Base) -> None:
+    assert all(branch.box is None for branch in render(base, position=False)[0].asked[751])
+
+
+def test_the_noise_is_that_of_the_seed_at_the_sampled_size(base: Base) -> None:
+    noise = render(base)[0].noise
+    assert noise is not None
+    assert torch.equal(noise, draw_noise(1, (4, 10, 13), seed=5))

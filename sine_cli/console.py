@@ -6,12 +6,22 @@ The only file that imports rich. `--json` makes stdout one object; `--quiet` kee
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from sine_cli.errors import SineError
 
@@ -77,7 +87,13 @@ class Console:
             yield self._tenths()
 
     def _bar(self) -> Iterator[Update]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=self._err, transient=True) as bars:
             task = bars.add_task("", total=None)
 
@@ -90,15 +106,28 @@ class Console:
 
     def _tenths(self) -> Update:
         last = (0, 0)
+        started, first = time.monotonic(), 0
 
         def update(done: int, total: int, description: str) -> None:
-            nonlocal last
+            nonlocal last, started, first
+            if total != last[0]:
+                started, first = time.monotonic(), done
+                last = (total, 10 * done // total)
             tenth = 10 * done // total
-            if tenth and (total, tenth) != last:
+            if (total, tenth) != last:
                 last = (total, tenth)
-                self._err.print(f"{description}  {done}/{total}")
+                speed = (done - first) / max(time.monotonic() - started, 1e-9)
+                left = (total - done) / speed
+                self._err.print(f"{description}  {done}/{total}  {speed:.1f}/s, {left:.0f} s left")
 
         return update
+
+
+class _Speed(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 def aligned(rows: list[tuple[str, str]]) -> list[str]:

@@ -45,8 +45,9 @@ def strip(noun: str, root: Path) -> Image.Image:
     sine("tune", "--project", str(root))
     sine("edit", *(prompt.format(noun) for prompt in EDITS.values()), "--project", str(root))
     project = Project(root)
-    runs = list_runs(project.edits_dir)[-len(EDITS) :]
-    cells = [Image.open(one.path / "0001.png").convert("RGB") for one in runs]
+    newest = {one.record["prompt"]: one.path for one in list_runs(project.edits_dir)}
+    paths = [newest[prompt.format(noun)] / "0001.png" for prompt in EDITS.values()]
+    cells = [Image.open(path).convert("RGB") for path in paths]
     return draw_sheet(
         source=Image.open(project.source(load_manifest(project.manifest_path))).convert("RGB"),
         cell=lambda row, column: cells[column],

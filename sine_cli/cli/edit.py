@@ -73,7 +73,7 @@ def edit(
         negative=negative,
     )
     wanted = parse_size_option(size)
-    first_seed = check_seed(seed, max(1, count))
+    first_seed = check_seed(seed)
     texts = _read_prompts(prompts)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit

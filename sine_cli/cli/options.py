@@ -57,7 +57,11 @@ def open_project(given: Path | None, console: "Console") -> "tuple[Project, Mani
     from sine_cli.project.folder import find_project
     from sine_cli.project.manifest import load_manifest
 
-    found = find_project(Path.cwd(), given)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError("the working folder is no longer there", "go to one that is: `cd`") from error
+    found = find_project(here, given)
     if found.how == "below":
         console.say(f"project: {shown(found.project.root)}")
     return found.project, load_manifest(found.project.manifest_path)
@@ -69,10 +73,14 @@ def parse_size_option(text: str | None) -> "Size | None":
     return None if text is None else parse_size(text)
 
 
-def check_seed(seed: int, count: int = 1) -> int:
-    """Seeds are what torch takes: 0 to 2^63 - 1, for every one of `count` pictures."""
-    if not 0 <= seed <= 2**63 - count:
-        raise UserError(f"--seed: must be from 0 to {2**63 - count}, got {seed}", "for example `--seed 1`")
+LARGEST_SEED = 2**62
+"""Half of what torch takes, so that the seeds of several pictures (seed + index) are seeds too."""
+
+
+def check_seed(seed: int) -> int:
+    """The seed. Raises UserError when it is not in 0 .. LARGEST_SEED."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed: must be from 0 to {LARGEST_SEED}, got {seed}", "for example `--seed 1`")
     return seed
 
 

@@ -72,6 +72,7 @@ class GuidedModel:
     tuned: Branch
 
     def __call__(self, x_t: Tensor, t: int) -> Tensor:
+        """eps~ at time t, (B, C, h, w), for x_t of that shape."""
         branches = [self.null, self.base, self.tuned]
         weighted = [(w, b) for w, b in zip(self.guidance.weights(t), branches, strict=True) if w != 0]
         predictions = self.backbone(x_t, t, [branch for _, branch in weighted])

@@ -45,9 +45,10 @@ class NoiseSchedule:
     def pairs(self, steps: int) -> list[tuple[int, int]]:
         """The (t, s) pairs of a sampling run, from noise to `CLEAN`; 1 <= steps <= T."""
         if self.spacing == "leading":
-            ratio = self.T // steps
-            offset = min(self.offset, self.T - 1 - (steps - 1) * ratio)  # T steps leave no room for it
-            times = [i * ratio + offset for i in reversed(range(steps))]
+            # Where steps does not divide T, diffusers starts far from the noise: 501 steps at t = 501.
+            room = self.T - 1 - (steps - 1) * self.T // steps  # none for an offset with T steps
+            offset = min(self.offset, room)
+            times = [i * self.T // steps + offset for i in reversed(range(steps))]
         elif self.spacing == "trailing":
             times = [round(self.T - i * self.T / steps) - 1 for i in range(steps)]
         else:
@@ -55,6 +56,7 @@ class NoiseSchedule:
         return list(zip(times, [*times[1:], CLEAN], strict=True))
 
     def alpha_bar_at(self, t: int) -> float:
+        """alpha_bar at a time in 0 .. T - 1 or at `CLEAN`, in [0, 1]."""
         return self.final_alpha_bar if t == CLEAN else float(self.alpha_bar[t])
 
     def add_noise(self, z_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:

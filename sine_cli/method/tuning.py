@@ -116,13 +116,16 @@ class Tuning:
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state()` of a tuning of the same plan and shapes."""
         self.taken = int(state["taken"])
         self.generator.set_state(state["generator"])
         for i, parameter in enumerate(self.parameters):
             parameter.data.copy_(state[f"parameter.{i}"])
             prefix = f"optimizer.{i}."
             self.optimizer.state[parameter] = {
-                name.removeprefix(prefix): value.to(parameter.device if value.ndim else "cpu")
+                name.removeprefix(prefix): value.to(
+                    parameter.device
+                )  # the fused step wants its count there too
                 for name, value in state.items()
                 if name.startswith(prefix)
             }

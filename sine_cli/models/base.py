@@ -39,14 +39,14 @@ class Base:
 
     Attributes:
         unet: diffusers' UNet2DConditionModel, frozen, on `device` in `dtype`.
-        native_size: latent cells on a side that the model was trained at (p).
+        native_latent_size: cells on a side that the model was trained at (p).
     """
 
     unet: Any
     autoencoder: Autoencoder
     text: TextEncoder
     schedule: NoiseSchedule
-    native_size: int
+    native_latent_size: int
     device: torch.device
     dtype: torch.dtype
 
@@ -75,7 +75,7 @@ def load_base(folder: Path, variant: str | None, device: torch.device, dtype: to
         autoencoder=Autoencoder(autoencoder, device),
         text=TextEncoder(tokenizer, text_model, device),
         schedule=_load_schedule(folder, device),
-        native_size=unet.config.sample_size,
+        native_latent_size=unet.config.sample_size,
         device=device,
         dtype=dtype,
     )
@@ -129,21 +129,29 @@ def _load_model(
     model_class = _class(folder, index, part)
     with_variant = any((folder / part).glob(f"*.{variant}*.safetensors")) if variant else False
     with _told(folder, part):
-        return model_class.from_pretrained(
+        model, loaded = model_class.from_pretrained(
             folder / part,
             variant=variant if with_variant else None,
             torch_dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
         )
+    if loaded["missing_keys"]:  # a library would go on with random values there
+        raise UserError(
+            f"{folder}/{part} has no weights for {len(loaded['missing_keys'])} layers, "
+            f"{min(loaded['missing_keys'])} among them",
+            "fetch or copy the base again",
+        )
+    return model
 
 
 @contextmanager
 def _told(folder: Path, part: str) -> Iterator[None]:
-    """What a library says of missing or damaged files, said for people. Raises UserError."""
+    """What a library says of missing, damaged or unfit files, said for people. Raises UserError."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{folder}/{part} does not load: {str(error).splitlines()[0]}",
             "fetch or copy the base again; sine reads .safetensors weights only",

@@ -4,9 +4,11 @@ Torch-free, so that `sine init` and `sine show` stay quick. Only safetensors and
 them are ever fetched.
 """
 
+import errno
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,6 +19,7 @@ from sine_cli.errors import SineError, UserError
 
 PARTS = ("unet", "vae", "text_encoder")
 CONFIGS = ["model_index.json", "scheduler/*.json", "tokenizer/*", *(f"{part}/config.json" for part in PARTS)]
+NEEDED = ["model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in PARTS)]
 EDGE = 1024 * 1024  # bytes of a weight file's beginning and end that go into its fingerprint
 
 
@@ -66,8 +69,11 @@ def in_folder(folder: Path) -> Location:
 def fingerprint(folder: Path) -> str:
     """A hash that tells one base from another: configurations whole, weights by size, beginning and end."""
     digest = hashlib.sha256()
+    small = [path for pattern in CONFIGS for path in sorted(folder.glob(pattern)) if path.is_file()]
+    for path in small:
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+        digest.update(path.read_bytes())
     for part in PARTS:
-        digest.update((folder / part / "config.json").read_bytes())
         for path in _weights(folder, part):
             digest.update(f"{path.name} {path.stat().st_size}".encode())
             with path.open("rb") as file:
@@ -102,9 +108,12 @@ def on_hub(repository: str, revision: str | None, variant: str | None) -> Locati
     from huggingface_hub import snapshot_download
 
     def fetch(local: bool) -> str:
-        return snapshot_download(
+        folder = snapshot_download(
             repository, revision=revision, allow_patterns=CONFIGS, local_files_only=local
         )
+        if local and not all((Path(folder) / name).is_file() for name in NEEDED):
+            raise FileNotFoundError(f"{repository} is cached in part")
+        return folder
 
     folder = _cached_or_fetched(repository, fetch)
     return Location(Path(folder), Path(folder).name, variant)
@@ -192,6 +201,11 @@ def _cached_or_fetched(repository: str, fetch: Callable[[bool], str]) -> str:
     except errors.HFValidationError as error:
         raise UserError(f"{repository} is not a hub id (owner/name)", "presets: mini, sd15, sd21") from error
     except _network_errors() as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise SineError(
+                f"{repository} cannot be stored: {os.strerror(error.errno)}",  # pyright: ignore
+                "make room, or set HF_HOME to a folder with room that you may write to",
+            ) from error
         raise SineError(
             f"{repository} is not on this disk and the hub cannot be reached",
             "connect to the network and try again, or use the bundled base: `--base mini`",
@@ -211,7 +225,14 @@ def _weights(folder: Path, part: str) -> list[Path]:
 
 
 def _all_weights(folder: Path) -> bool:
-    return all(_weights(folder, part) for part in PARTS)
+    """Whether every part has its weights, and every shard that an index names."""
+    for part in PARTS:
+        present = {path.name for path in _weights(folder, part)}
+        indices = [_config(path) for path in (folder / part).glob("*.index*.json")]
+        shards = {name for index in indices for name in index.get("weight_map", {}).values()}
+        if not any("non_ema" not in name for name in present) or not shards <= present:
+            return False
+    return True
 
 
 def _variant(names: Iterable[str]) -> str | None:

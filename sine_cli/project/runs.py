@@ -125,17 +125,8 @@ class UnfinishedRun:
         Raises:
             SineError: disk full, no permission, or another failure of the disk.
         """
-        from PIL.PngImagePlugin import PngInfo
-
-        metadata = PngInfo()
-        metadata.add_itxt(_RECIPE_KEY, json.dumps(recipe, ensure_ascii=False, allow_nan=False))
-        if "prompt" in recipe:
-            metadata.add_itxt("Description", str(recipe["prompt"]))
         path = self.folder / name
-        with files.storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as partial:
-            image.save(partial, format="PNG", pnginfo=metadata)
+        save_picture(path, image, recipe)
         return path
 
     def finish(self, record: Mapping[str, Any]) -> Path:
@@ -161,6 +152,23 @@ class UnfinishedRun:
 
     def _owner_file(self, pid: int) -> Path:
         return self.hidden / f"owner-{pid}"
+
+
+def save_picture(path: Path, image: "Image.Image", recipe: Mapping[str, Any]) -> None:
+    """Write an RGB picture as PNG with its recipe inside, whole or not at all; its folder is made.
+
+    Raises:
+        SineError: disk full, no permission, or another failure of the disk.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    metadata = PngInfo()
+    metadata.add_itxt(_RECIPE_KEY, json.dumps(recipe, ensure_ascii=False, allow_nan=False))
+    if "prompt" in recipe:
+        metadata.add_itxt("Description", str(recipe["prompt"]))
+    files.make_folder(path.parent)
+    with files.replacing(path) as partial:
+        image.save(partial, format="PNG", pnginfo=metadata)
 
 
 def start_run(

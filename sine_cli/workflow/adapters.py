@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import Adapter, attach_adapter, load_state
-from sine_cli.project.files import shown, storage_errors, write_bytes, write_text
+from sine_cli.project.files import read_bytes, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.workflow.record import sha256
@@ -18,6 +18,9 @@ from sine_cli.workflow.record import sha256
 LORA = "adapter.safetensors"
 POSITION = "position.safetensors"
 RECORD = "record.yaml"
+LARGEST_RECORD = 1024 * 1024
+"""Bytes."""
+
 AGAIN = "run `sine tune` again"
 
 
@@ -70,8 +73,8 @@ def read_record(project: Project) -> AdapterRecord:
     if not path.is_file():
         raise UserError(f"{project.label} is not tuned yet", "run `sine tune` first")
     try:
-        return AdapterRecord.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        return AdapterRecord.model_validate(yaml.safe_load(read_bytes(path, limit=LARGEST_RECORD)))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # pydantic's and dates' are ValueErrors
         raise UserError(f"{shown(path)} is damaged, or another version of sine wrote it", AGAIN) from error
 
 
@@ -97,6 +100,12 @@ def check_record(project: Project, manifest: Manifest, record: AdapterRecord) ->
         raise UserError(
             f"{folder} was tuned on revision {record.base_revision} of `{record.base}`, "
             f"this project uses {manifest.base_revision}",
+            AGAIN,
+        )
+    if record.source_prompt != manifest.prompts.source:
+        raise UserError(
+            f'{folder} was tuned with the source prompt "{record.source_prompt}", '
+            f'{shown(project.manifest_path)} has "{manifest.prompts.source}"',
             AGAIN,
         )
     if record.source_sha256 != sha256(project.source(manifest)):

@@ -16,6 +16,7 @@ from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
 from sine_cli.workflow.size import Size
 
 MOST_PICTURES = 1000
+"""Of one prompt; more is a slip of the finger."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class EditRequest:
     Args:
         prompts: target prompts; each gets a run folder of its own.
         settings: K, v, w, steps, solver and the negative prompt.
-        count: pictures a prompt; the i-th has the seed `seed` + i.
+        count: pictures a prompt, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
         source_prompt: what the tuned model is given instead of the prompt it was tuned with.
         position: whether the tuned model is given the position of the whole picture.
     """

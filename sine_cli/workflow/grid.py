@@ -101,7 +101,11 @@ def grid(
         for each in settings
     ]
     # 4. One run folder, hidden until all is done
-    asked = {"cells": [recipe.as_dict() for recipe in recipes], "adapter": studio.adapter_files()}
+    asked = {
+        "cells": [recipe.as_dict() for recipe in recipes],
+        "adapter": studio.adapter_files(),
+        "base_revision": studio.location.revision,
+    }
     run = start_run(project.grids_dir, request.prompt, datetime.now(), request=asked)
     return _make_cells(studio, run, recipes, on_progress, on_notice)
 
@@ -124,12 +128,12 @@ def resume_grid(
             'start one: `sine grid "a sculpture of a girl"`',
         )
     run = left[-1]
-    recipes, adapter = _read_request(run)
+    recipes, adapter, base_revision = _read_request(run)
     run.take_over()
     studio = open_studio(project, manifest, needs_adapter=adapter is not None)
-    if studio.adapter_files() != adapter:
+    if (studio.adapter_files(), studio.location.revision) != (adapter, base_revision):
         raise UserError(
-            f"{shown(run.final)} was begun with another adapter than the project has now",
+            f"{shown(run.final)} was begun with another adapter or base than the project has now",
             f'start it anew: `sine grid "{recipes[0].prompt}"`',
         )
     return _make_cells(studio, run, recipes, on_progress, on_notice)
@@ -153,11 +157,10 @@ def _make_cells(
         step = _stepper(on_progress, number, len(recipes), recipe.steps)
         try:
             picture = renderer.picture(recipe, step)
+            run.save_image(_cell_name(recipe), picture, recipe.as_dict() | provenance)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"{number - 1} of {len(recipes)} cells are kept; `sine grid --resume` goes on"
-            ) from None
-        run.save_image(_cell_name(recipe), picture, recipe.as_dict() | provenance)
+            kept = f"{number - 1} of {len(recipes)} cells are kept"
+            raise Interrupted(f"{kept}; `sine grid --resume` goes on") from None
         made += 1
 
     # 6. The sheet, and the folder appears
@@ -195,13 +198,13 @@ def _all_settings(request: GridRequest) -> list[EditSettings]:
     ]
 
 
-def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], dict[str, str] | None]:
+def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], dict[str, str] | None, str]:
     asked: dict[str, Any] = run.request or {}
     try:
         recipes = [Recipe(**{**cell, "size": Size(**cell["size"])}) for cell in asked["cells"]]
         if not recipes:
             raise KeyError("cells")
-        return recipes, asked["adapter"]
+        return recipes, asked["adapter"], asked["base_revision"]
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {shown(run.hidden)}`"

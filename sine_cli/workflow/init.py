@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sine_cli.project.files import shown
 from sine_cli.project.folder import Project, create_project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source
 from sine_cli.project.prompts import check_prompt, default_kind, source_prompt
@@ -73,11 +72,3 @@ def init(request: InitRequest) -> InitResult:
     folder = request.folder or Path(request.picture.stem or "picture")
     project = create_project(folder, manifest, picture.image)
     return InitResult(project, manifest, picture, base)
-
-
-def described(result: InitResult) -> str:
-    """The new project in one line."""
-    source = result.manifest.source
-    return (
-        f"{shown(result.project.root)}: {source.height} high, {source.width} wide, base `{result.base.name}`"
-    )

@@ -36,7 +36,7 @@ class Studio:
         """The source's aspect at about the base's native area."""
         source = self.manifest.source
         factor = self.base.autoencoder.factor
-        return default_size(Size(source.height, source.width), self.base.native_size * factor, factor)
+        return default_size(Size(source.height, source.width), self.base.native_latent_size * factor, factor)
 
     def renderer(self, recipes: list[Recipe], on_notice: Callable[[str], None]) -> Renderer:
         """Ready for these recipes: their texts are encoded, and the text encoder leaves memory.

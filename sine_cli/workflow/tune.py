@@ -23,7 +23,8 @@ from sine_cli.models.device import best_device, best_dtype, peak_memory
 from sine_cli.project.files import make_folder, remove, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
-from sine_cli.project.source import read_picture, write_source
+from sine_cli.project.runs import save_picture
+from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.plots import loss_plot
@@ -31,8 +32,8 @@ from sine_cli.workflow.record import sha256, versions
 from sine_cli.workflow.render import NULL, Recipe, Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size, default_size
 
-ENCODED_AT_ONCE = 16
-"""Patches in one call of the autoencoder."""
+ENCODED_AT_ONCE = 16 * 128**2
+"""Pixels in one call of the autoencoder: 16 patches of `mini`, one of `sd15`."""
 
 LOSS_WINDOW = 50
 """Steps over which the reported loss is averaged: one step's depends mostly on the times it drew."""
@@ -81,6 +82,8 @@ def tune(
         UserError, SineError: the base cannot be had, the picture is gone, the loss is not a number, disk.
         TuneInterrupted: `should_stop` said so.
     """
+    started = time.monotonic()
+
     # 1. What the adapter would be made from; the same again need not be made again
     picture = read_picture(project.source(manifest)).image
     location = find_base(manifest)
@@ -113,7 +116,7 @@ def tune(
 
     # 4. Patches and the whole picture, encoded ahead
     size = _whole_size(base, picture)
-    examples = _encode(base, picture, size, settings, on_progress)
+    examples = _encode(base, picture, size, settings, on_progress, should_stop)
 
     # 5. The tuning, from its checkpoint where one fits
     source = embeddings[manifest.prompts.source]
@@ -125,7 +128,7 @@ def tune(
         lora=adapter.lora_parameters(),
         position=adapter.position_parameters(),
     )
-    log = _Log(project, identity, on_notice)
+    log = _Log(project, identity, started, on_notice)
     log.restore(tuning)
     resumed_at = tuning.taken
 
@@ -135,11 +138,15 @@ def tune(
     while not tuning.done:
         log.add(tuning.step())
         on_progress(TuneProgress(tuning.taken, settings.steps, log.recent_loss()))
-        if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
-            _write_preview(project, renderer.picture(preview), tuning.taken)
         stop = should_stop()
         if not tuning.done and (stop or tuning.taken % settings.checkpoint_every == 0):
             log.checkpoint(tuning)
+        if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
+            save_picture(
+                project.tuning_dir / "previews" / f"step-{tuning.taken:06d}.png",
+                renderer.picture(preview),
+                {**preview.as_dict(), **identity, "step": tuning.taken},
+            )
         if stop and not tuning.done:
             raise TuneInterrupted(tuning.taken)
 
@@ -155,7 +162,7 @@ def tune(
 
 def _whole_size(base: Base, picture: Image.Image) -> Size:
     factor = base.autoencoder.factor
-    return default_size(Size(picture.height, picture.width), base.native_size * factor, factor)
+    return default_size(Size(picture.height, picture.width), base.native_latent_size * factor, factor)
 
 
 def _encode(
@@ -164,13 +171,17 @@ def _encode(
     size: Size,
     settings: TuneSettings,
     on_progress: Callable[[TuneProgress], None],
+    should_stop: Callable[[], bool],
 ) -> Examples:
-    native = base.native_size * base.autoencoder.factor
+    native = base.native_latent_size * base.autoencoder.factor
     count = settings.pool if settings.patches else 0
     boxes = draw_boxes(count, settings.min_patch, torch.Generator().manual_seed(settings.seed))
     encoded: list[Tensor] = []
-    for start in range(0, count, ENCODED_AT_ONCE):
-        patches = [cut(picture, box, native, native) for box in boxes[start : start + ENCODED_AT_ONCE]]
+    at_once = max(1, ENCODED_AT_ONCE // native**2)
+    for start in range(0, count, at_once):
+        if should_stop():
+            raise KeyboardInterrupt
+        patches = [cut(picture, box, native, native) for box in boxes[start : start + at_once]]
         encoded.append(base.autoencoder.encode(patches))
         on_progress(TuneProgress(start + len(patches), count))
     whole = base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)])
@@ -196,24 +207,23 @@ def _preview_recipe(manifest: Manifest, size: Size) -> Recipe:
     return recipe_of(manifest, alone, prompt=manifest.prompts.source, size=size)
 
 
-def _write_preview(project: Project, picture: Image.Image, step: int) -> None:
-    folder = project.tuning_dir / "previews"
-    with storage_errors(folder):
-        make_folder(folder)
-    write_source(picture, folder / f"step-{step:06d}.png")
-
-
 class _Log:
     """The `tuning/` folder: losses, their plot, and the checkpoint, one file that is replaced whole."""
 
-    def __init__(self, project: Project, identity: dict[str, Any], on_notice: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        identity: dict[str, Any],
+        started: float,
+        on_notice: Callable[[str], None],
+    ) -> None:
         self.folder = project.tuning_dir
         self.file = project.tuning_dir / "checkpoint" / "state.safetensors"
         self.identity = json.dumps(identity, sort_keys=True)
         self.on_notice = on_notice
         self.losses: list[float] = []
         self.before = 0.0
-        self.started = time.monotonic()
+        self.started = started
 
     def add(self, loss: float) -> None:
         if loss != loss:

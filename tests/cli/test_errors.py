@@ -67,12 +67,12 @@ def told(message: str, hint: str) -> str:
         ("edit x -p girl -n 1001", "-n: must be from 1 to 1000, got 1001", "for example `-n 4`"),
         (
             "edit x -p girl --seed -1",
-            "--seed: must be from 0 to 9223372036854775807, got -1",
+            "--seed: must be from 0 to 4611686018427387904, got -1",
             "for example `--seed 1`",
         ),
         (
-            "edit x -p girl -n 2 --seed 9223372036854775807",
-            "--seed: must be from 0 to 9223372036854775806, got 9223372036854775807",
+            "edit x -p girl -n 2 --seed 4611686018427387905",
+            "--seed: must be from 0 to 4611686018427387904, got 4611686018427387905",
             "for example `--seed 1`",
         ),
         (

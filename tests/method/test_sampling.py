@@ -64,8 +64,7 @@ def trajectory_of_diffusers(scheduler: Any, x_T: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("spacing", "offset", "to_one", "steps"),
     [
-        *(("leading", 1, to_one, steps) for to_one in (False, True) for steps in (1, 2, 7, 30, 50, 333, 500)),
-        ("leading", 1, False, 999),
+        *(("leading", 1, to_one, steps) for to_one in (False, True) for steps in (1, 2, 5, 25, 50, 125, 500)),
         ("leading", 0, False, 1000),
         ("leading", 0, True, 1000),
         *(("trailing", 0, to_one, steps) for to_one in (False, True) for steps in (1, 2, 8, 25, 100, 1000)),

@@ -32,7 +32,7 @@ def refusal(load: Callable[[], object]) -> tuple[str, str | None]:
 
 
 def test_a_stable_diffusion_folder_says_all_that_the_method_needs(base: Base) -> None:
-    assert base.native_size == 16
+    assert base.native_latent_size == 16
     assert (base.autoencoder.factor, base.autoencoder.channels) == (4, 4)
     assert base.autoencoder.scale == 0.18215
     assert base.text.length == 24
@@ -52,7 +52,7 @@ def test_v_prediction_is_read_from_the_scheduler(tiny_v: Path, load: Load) -> No
 
 
 def test_the_bundled_base_loads_by_the_same_path(mini: Base) -> None:
-    assert (mini.native_size * mini.autoencoder.factor, mini.autoencoder.factor) == (128, 8)
+    assert (mini.native_latent_size * mini.autoencoder.factor, mini.autoencoder.factor) == (128, 8)
     assert mini.text.encode(["a castle"]).shape == (1, mini.text.length, mini.unet.config.cross_attention_dim)
 
 

@@ -159,8 +159,8 @@ def test_native_pixels_are_read_from_the_configurations_alone(tiny: Path, tmp_pa
 
 
 def test_native_pixels_agree_with_the_loaded_base(base: Base, mini: Base, tiny: Path) -> None:
-    assert locate.native_pixels(tiny) == base.native_size * base.autoencoder.factor
-    assert locate.native_pixels(MINI) == mini.native_size * mini.autoencoder.factor
+    assert locate.native_pixels(tiny) == base.native_latent_size * base.autoencoder.factor
+    assert locate.native_pixels(MINI) == mini.native_latent_size * mini.autoencoder.factor
 
 
 def test_a_unet_without_a_size_is_refused(copy_of_tiny: Path) -> None:

@@ -131,7 +131,10 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
     tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))
     with pytest.raises(UserError) as caught:
         resume_grid(tuned.project, tuned.manifest)
-    assert caught.value.message == f"{left.final} was begun with another adapter than the project has now"
+    assert (
+        caught.value.message
+        == f"{left.final} was begun with another adapter or base than the project has now"
+    )
     assert caught.value.hint == f'start it anew: `sine grid "{PROMPT}"`'
     assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:1]
     tune(tuned.project, tuned.manifest, TUNE)

@@ -105,20 +105,24 @@ class Console:
             yield update
 
     def _tenths(self) -> Update:
-        last = (0, 0)
-        started, first = time.monotonic(), 0
+        printed = (0, 0)
+        last = first = 0
+        started = time.monotonic()
 
         def update(done: int, total: int, description: str) -> None:
-            nonlocal last, started, first
-            if total != last[0]:
-                started, first = time.monotonic(), done
-                last = (total, 10 * done // total)
+            nonlocal printed, last, first, started
+            if total != printed[0] or done < last:  # new work
+                printed, first, started = (total, 0), done, time.monotonic()
+            last = done
             tenth = 10 * done // total
-            if (total, tenth) != last:
-                last = (total, tenth)
+            if (total, tenth) == printed:
+                return
+            printed = (total, tenth)
+            pace = ""
+            if done > first:
                 speed = (done - first) / max(time.monotonic() - started, 1e-9)
-                left = (total - done) / speed
-                self._err.print(f"{description}  {done}/{total}  {speed:.1f}/s, {left:.0f} s left")
+                pace = f"  {speed:.1f}/s, {(total - done) / speed:.0f} s left"
+            self._err.print(f"{description}  {done}/{total}{pace}")
 
         return update
 

@@ -12,7 +12,7 @@ from sine_cli.project.manifest import Manifest, load_manifest
 from sine_cli.workflow import open as opening
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.init import InitRequest, init
-from sine_cli.workflow.tune import tune
+from sine_cli.workflow.tune import TuneInterrupted, tune
 
 DEMO = Path(__file__).parents[1] / "templates" / "demo" / "castle.png"
 
@@ -30,7 +30,18 @@ def test_an_adapter_tuned_on_the_accelerator_edits_alike_there_and_on_the_cpu(
     project = init(InitRequest(DEMO, "castle", base="mini")).project
     manifest = load_manifest(project.manifest_path)
     settings = manifest.tune.model_copy(update={"steps": 40, "pool": 32, "preview_every": 0})
-    record = tune(project, manifest, settings).record
+    taken: list[int] = []
+    with pytest.raises(TuneInterrupted):
+        tune(
+            project,
+            manifest,
+            settings,
+            lambda p: taken.append(p.done),
+            should_stop=lambda: taken[-1:] == [20],
+        )
+    result = tune(project, manifest, settings)
+    record = result.record
+    assert result.resumed_at == 20
     assert record.device != "cpu"
     assert record.peak_memory > 0
     monkeypatch.setattr(opening, "best_dtype", lambda device: torch.float32)

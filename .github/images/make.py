@@ -59,9 +59,9 @@ def strip(noun: str, root: Path) -> Image.Image:
 
 
 def save(picture: Image.Image, name: str) -> None:
-    """At most 1000 pixels wide, for a page."""
+    """At most 1000 pixels wide and in 256 colours, small enough for a page."""
     picture.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
-    picture.save(HERE / name, optimize=True)
+    picture.quantize(256).save(HERE / name, optimize=True)
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def draw_sheet(
     )
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), _fitting(title, title_font, sheet.width - 2 * GAP), INK, title_font)
-    draw.text((GAP + width / 2, top - GAP), "source", FAINT, font, anchor="mb")
+    draw.text((GAP + width / 2, top - 2 * GAP), "source", FAINT, font, anchor="ms")
     shown = source.copy()
     shown.thumbnail((width, height), Image.Resampling.LANCZOS)
     if shown.width < width and shown.height < height:
@@ -64,7 +64,7 @@ def draw_sheet(
         )
     sheet.paste(shown, (GAP + (width - shown.width) // 2, top))
     for column, label in enumerate(columns):
-        draw.text((left + column * (width + GAP) + width / 2, top - GAP), label, INK, font, anchor="mb")
+        draw.text((left + column * (width + GAP) + width / 2, top - 2 * GAP), label, INK, font, anchor="ms")
     for row, label in enumerate(rows):
         y = top + row * (height + GAP)
         draw.text((left - 2 * GAP, y + height / 2), label, INK, font, anchor="rm")

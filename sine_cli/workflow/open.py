@@ -41,13 +41,20 @@ class Studio:
     def renderer(self, recipes: list[Recipe], on_notice: Callable[[str], None]) -> Renderer:
         """Ready for these recipes: their texts are encoded, and the text encoder leaves memory.
 
-        `on_notice` is told the words that the base does not read.
+        `on_notice` is told the words that the base does not read, and of sizes beyond it.
         """
         texts = list(dict.fromkeys(text for recipe in recipes for text in recipe.texts))
         for text in texts:
             unread = self.base.text.cut(text)
             if unread:
                 on_notice(f'"{text[:40]}..." is longer than this base reads; unread: "{unread}"')
+        native = self.base.native_latent_size * self.base.autoencoder.factor
+        for size in dict.fromkeys(recipe.size for recipe in recipes):
+            if max(size.height, size.width) > 2 * native:
+                on_notice(
+                    f"{size} is more than twice the {native}x{native} of `{self.manifest.base}`: "
+                    "the layout will hold, fine things will not"
+                )
         embeddings = embed(self.base, texts)
         self.base.text.release()
         return Renderer(self.base, self.backbone, embeddings)

@@ -109,6 +109,7 @@ def tune(
         base.unet, rank=settings.rank, targets=settings.targets, frequencies=FREQUENCIES, seed=settings.seed
     )
     backbone = UNetBackbone(base.unet, adapter.position)
+    backbone.prepare_tuning()
 
     # 3. The source prompt, then the text encoder leaves memory
     embeddings = embed(base, [manifest.prompts.source, NULL])

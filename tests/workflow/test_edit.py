@@ -68,6 +68,17 @@ def test_any_size_is_honoured_to_the_pixel(tuned: Girl) -> None:
     assert pixels(path).std() > 5, "it shows something"
 
 
+def test_a_size_far_beyond_the_base_is_told(tuned: Girl) -> None:
+    notices: list[str] = []
+    edit(tuned.project, tuned.manifest, asked(size=Size(16, 128), steps=1), on_notice=notices.append)
+    assert notices == []
+    edit(tuned.project, tuned.manifest, asked(size=Size(16, 130), steps=1), on_notice=notices.append)
+    base = tuned.manifest.base
+    assert notices == [
+        f"16x130 is more than twice the 64x64 of `{base}`: the layout will hold, fine things will not"
+    ]
+
+
 @pytest.mark.parametrize("size", [Size(1, 1), Size(4, 9), Size(64, 64), Size(70, 5)])
 def test_small_and_long_sizes_are_honoured_too(tuned: Girl, size: Size) -> None:
     assert picture_of(tuned, size=size).shape == (size.height, size.width, 3)

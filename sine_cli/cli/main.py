@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sine_cli.cli import demo, edit, grid, init, show, tune
+from sine_cli.cli import demo, edit, grid, init, score, show, tune
 from sine_cli.errors import Interrupted, SineError
 
 app = typer.Typer(
@@ -42,27 +42,28 @@ def sine(
     sine tune                                teach an adapter the picture
     sine edit "a sculpture of a girl"        pictures from words
     sine grid "a sculpture of a girl"        one prompt over K and v
+    sine score girl/edits/*/*.png            pictures against words and source
     sine demo                                all of it on a shipped picture
     """
 
 
-for command in (init, tune, edit, grid, show, demo):
+for command in (init, tune, edit, grid, score, show, demo):
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run `sine` with these arguments (None: the process's) and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+def main(arguments: list[str] | None = None, application: typer.Typer = app, name: str = "sine") -> None:
+    """Run `sine` (or another application) with these arguments (None: the process's) and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
 
 
-def run(arguments: list[str]) -> int:
-    """Run `sine` with these arguments; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
+def run(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:
+    """As `main`; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
     from sine_cli.console import report, write_error
 
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(application)
     try:
         # Not `app(...)`: it would turn an interruption or a closed pipe into a bare exit code.
-        with command.make_context("sine", list(arguments) or ["--help"]) as context:
+        with command.make_context(name, list(arguments) or ["--help"]) as context:
             command.invoke(context)
         return 0
     except typer.Exit as done:
@@ -79,7 +80,7 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "sine"
+        path = context.command_path if context is not None else name
         write_error(error.format_message(), f"`{path} --help` shows what it takes")
         return error.exit_code
     except BrokenPipeError:

@@ -1,0 +1,140 @@
+"""What the three trainings share: a loop that checkpoints, goes on where it stopped, and keeps an average of
+the weights."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+Report = Callable[[str], None]
+_STATE = "state.safetensors"
+
+
+class Loop:
+    """One training: a model, AdamW, an exponential moving average, and checkpoints in a folder.
+
+    Args:
+        folder: of the checkpoints; one that is there is gone on from.
+        learning_rate: at its highest: it rises over `warmup` steps and falls as a cosine to a twentieth.
+        average: decay of the moving average of the weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: Path,
+        *,
+        steps: int,
+        learning_rate: float,
+        warmup: int = 200,
+        average: float = 0.999,
+        weight_decay: float = 0.01,
+    ):
+        self.model, self.folder, self.steps = model, folder, steps
+        self._peak, self._warmup, self._decay = learning_rate, warmup, average
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._averages = [p.detach().clone() for p in self._parameters]
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+        )
+        self.step, self.seconds, self.seen = 0, 0.0, 0
+        if (folder / _STATE).is_file():
+            self._restore()
+
+    def run(self, loss: Callable[[int], tuple[Tensor, int]], report: Report, every: float = 300) -> None:
+        """Take the steps that are left.
+
+        Args:
+            loss: of the step with this number; its randomness may depend on the number alone. Also how many
+                pictures it saw.
+            every: seconds between checkpoints.
+        """
+        mean, saved, started = None, time.monotonic(), time.monotonic()
+        before, seen_before = self.seconds, self.seen
+        while self.step < self.steps:
+            for group in self._optimiser.param_groups:
+                group["lr"] = self.learning_rate()
+            value, pictures = loss(self.step)
+            self._optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(self._parameters, 1.0)
+            self._optimiser.step()
+            self.step += 1
+            self.seen += pictures
+            decay = min(self._decay, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                for average, parameter in zip(self._averages, self._parameters, strict=True):
+                    average.lerp_(parameter, 1 - decay)
+            mean = value.item() if mean is None else 0.98 * mean + 0.02 * value.item()
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the loss is {mean} at step {self.step}")
+            now = time.monotonic()
+            self.seconds = before + now - started
+            if self.step % 100 == 0:
+                rate = (self.seen - seen_before) / (now - started)
+                left = (self.steps - self.step) * (now - started) / max(1, self.seen - seen_before) * pictures
+                pace = f"{rate:.0f} pictures/s  {left / 60:.0f} min left"
+                report(f"step {self.step}/{self.steps}  loss {mean:.4f}  {pace}")
+            if now - saved > every or self.step == self.steps:
+                self.save()
+                saved = now
+
+    def learning_rate(self) -> float:
+        rise = min(1.0, (self.step + 1) / self._warmup)
+        return self._peak * rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)))
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The model with the averaged weights, for as long as it is needed."""
+        kept = [p.detach().clone() for p in self._parameters]
+        self._put(self._averages)
+        try:
+            yield self.model
+        finally:
+            self._put(kept)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def save(self) -> None:
+        """Write the checkpoint; an older one stays until this one is whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        for name, parameter, average in zip(self._names, self._parameters, self._averages, strict=True):
+            state = self._optimiser.state[parameter]
+            tensors |= {
+                f"weight.{name}": parameter.detach(),
+                f"average.{name}": average,
+                f"first.{name}": state["exp_avg"],
+                f"second.{name}": state["exp_avg_sq"],
+            }
+        facts = {"step": self.step, "seconds": self.seconds, "seen": self.seen}
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, self.folder / ".state.safetensors", {"facts": json.dumps(facts)})
+        os.replace(self.folder / ".state.safetensors", self.folder / _STATE)
+
+    def _restore(self) -> None:
+        with safe_open(self.folder / _STATE, "pt") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self.step, self.seconds, self.seen = facts["step"], facts["seconds"], facts["seen"]
+        self._put([tensors[f"weight.{name}"] for name in self._names])
+        self._averages = [tensors[f"average.{name}"] for name in self._names]
+        for name, parameter in zip(self._names, self._parameters, strict=True):
+            self._optimiser.state[parameter] = {
+                "step": torch.tensor(float(self.step)),
+                "exp_avg": tensors[f"first.{name}"],
+                "exp_avg_sq": tensors[f"second.{name}"],
+            }

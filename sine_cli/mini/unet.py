@@ -1,0 +1,104 @@
+"""Training of `mini`'s U-Net on latents, against frozen captions.
+
+Epsilon prediction under Stable Diffusion's noise schedule; min-SNR weights (Hang et al., 2023); captions
+dropped at one in eight, for guidance. Batches are of one shape each.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sine_cli.mini.autoencoder import CHANNELS
+from sine_cli.mini.text import WIDTH
+from sine_cli.mini.training import Loop, Report
+
+NATIVE = 8
+"""Latent cells on a side: 128 pixels."""
+_BATCH = 128
+_DROPPED = 1 / 8
+_MIN_SNR = 5.0
+
+BETAS = (0.00085, 0.012)
+"""First and last of Stable Diffusion's schedule, linear in their square roots."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Pictures of one shape: normalised latents (N, C, h, w), float16, and the number of each caption."""
+
+    latents: Tensor
+    captions: Tensor
+
+
+def new_unet() -> Any:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=NATIVE,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(160, 256),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+        layers_per_block=1,
+        use_linear_projection=True,
+    )
+
+
+def alphas_cumprod() -> Tensor:
+    """alpha_bar_t, (1000,)."""
+    betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, 1000) ** 2
+    return torch.cumprod(1 - betas, 0)
+
+
+def train(
+    sets: list[Latents], encoded: Tensor, null: Tensor, checkpoint: Path, steps: int, report: Report
+) -> tuple[Any, Loop]:
+    """Train on latents.
+
+    Args:
+        encoded: (M, L, D) float16, the hidden states of every caption.  null: (L, D), of the empty one.
+
+    Returns:
+        The averaged model, in eval mode.
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+
+    torch.manual_seed(0)
+    unet = new_unet()
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # so few positions: quicker backwards than the fused kernel on a CPU
+    loop = Loop(unet, checkpoint, steps=steps, learning_rate=6e-4, warmup=300, average=0.9995)
+    alpha_bar = alphas_cumprod()
+    weights = (alpha_bar / (1 - alpha_bar)).clamp(max=_MIN_SNR) * (1 - alpha_bar) / alpha_bar
+    shares = torch.tensor([float(len(each.latents)) for each in sets])
+
+    def loss(step: int) -> tuple[Tensor, int]:
+        generator = torch.Generator().manual_seed(step)
+        chosen = sets[int(torch.multinomial(shares, 1, generator=generator))]
+        native = NATIVE * NATIVE / (chosen.latents.shape[2] * chosen.latents.shape[3])
+        size = max(8, round(_BATCH * min(1.0, native)))
+        index = torch.randint(0, len(chosen.latents), (size,), generator=generator)
+        x_0 = chosen.latents[index].float()
+        texts = encoded[chosen.captions[index]].float()
+        texts[torch.rand(size, generator=generator) < _DROPPED] = null
+        t = torch.randint(0, 1000, (size,), generator=generator)
+        eps = torch.randn(x_0.shape, generator=generator)
+        a = alpha_bar[t][:, None, None, None]
+        x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            predicted = unet(x_t, t, texts).sample
+        errors = (predicted.float() - eps).pow(2).mean((1, 2, 3))
+        return (errors * weights[t]).mean(), size
+
+    loop.run(loss, report)
+    with loop.averaged():
+        averaged = new_unet()
+        averaged.load_state_dict(unet.state_dict())
+    return averaged.eval(), loop

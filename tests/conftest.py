@@ -1,5 +1,6 @@
 """Every test alone: its own home, caches and working folder, no colours, 80 columns, no hub."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,5 +24,6 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SINE_DEBUG", raising=False)
+    monkeypatch.setitem(sys.modules, "lpips", None)  # not importable, whether or not the extra is installed
     monkeypatch.chdir(work)
     return work

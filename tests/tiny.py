@@ -1,4 +1,4 @@
-"""A tiny base of the Stable Diffusion kind with random weights, and hub caches made of it."""
+"""A tiny base of the Stable Diffusion kind and a tiny CLIP, with random weights, and hub caches of them."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 import sine_cli
 from sine_cli.method.schedule import Prediction
@@ -95,11 +95,44 @@ def write_tiny_base(
     return folder
 
 
-def write_hub_cache(cache: Path, repository: str, commit: str, base: Path) -> Path:
-    """Lay a base out as the hub's client keeps a repository; its snapshot's folder."""
+def write_tiny_clip(folder: Path) -> Path:
+    """Write a CLIP model as transformers does, with mini's tokenizer; it takes pictures of 32x32 pixels."""
+    shutil.copytree(MINI / "tokenizer", folder)
+    tokens = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
+    text = {
+        **tower,
+        "vocab_size": len(tokens),
+        "max_position_embeddings": 24,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # A large factor, so that random embeddings of different pictures and words differ.
+        config = CLIPConfig(
+            text_config={**text, "initializer_factor": 4.0},
+            vision_config={**vision, "initializer_factor": 4.0},
+            projection_dim=16,
+        )
+        CLIPModel(config).save_pretrained(folder)
+    preprocessor = {
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.25, 0.3],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor), "utf-8")
+    return folder
+
+
+def write_hub_cache(cache: Path, repository: str, commit: str, model: Path) -> Path:
+    """Lay a model out as the hub's client keeps a repository; its snapshot's folder."""
     root = cache / f"models--{repository.replace('/', '--')}"
     (root / "refs").mkdir(parents=True)
     (root / "refs" / "main").write_text(commit)
     snapshot = root / "snapshots" / commit
-    shutil.copytree(base, snapshot)
+    shutil.copytree(model, snapshot)
     return snapshot

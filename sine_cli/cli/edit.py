@@ -1,6 +1,7 @@
 """`sine edit`: make pictures from words."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,7 @@ from sine_cli.cli.options import (
     ProjectOption,
     QuietOption,
     ScaleOption,
+    ScorerOption,
     SeedOption,
     SizeOption,
     SolverOption,
@@ -22,6 +24,9 @@ from sine_cli.cli.options import (
     parse_size_option,
 )
 from sine_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from sine_cli.workflow.edit import Scores
 
 
 def edit(
@@ -45,6 +50,11 @@ def edit(
     negative: NegativeOption = None,
     source_prompt: SourcePromptOption = None,
     no_position: NoPositionOption = False,
+    best: Annotated[
+        int | None,
+        typer.Option("--best", help="Mark the best so many of each prompt, by words and source."),
+    ] = None,
+    scorer: ScorerOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -54,7 +64,7 @@ def edit(
 
     \b
     sine edit "a sculpture of a girl" --size 640x512
-    sine edit "a castle in the snow" -n 4 -K 500
+    sine edit "a castle in the snow" -n 8 --best 1 -K 500
     sine edit "a sketch of a dog" "a neon sign of a dog"
     cat prompts.txt | sine edit - --json
     """
@@ -72,6 +82,11 @@ def edit(
         solver=solver,
         negative=negative,
     )
+    if scorer is not None and best is None:
+        raise UserError(
+            "--scorer says what finds the best pictures, and without --best none are looked for",
+            f"for example `-n 8 --best 1 --scorer {scorer}`",
+        )
     wanted = parse_size_option(size)
     first_seed = check_seed(seed)
     texts = _read_prompts(prompts)
@@ -82,13 +97,23 @@ def edit(
             done = (p.picture - 1) * p.steps + p.step
             update(done, p.pictures * p.steps, f"picture {p.picture} of {p.pictures}")
 
-        request = EditRequest(texts, settings, wanted, count, first_seed, source_prompt, not no_position)
+        request = EditRequest(
+            texts,
+            settings,
+            wanted,
+            count,
+            first_seed,
+            source_prompt,
+            not no_position,
+            best,
+            scorer,
+        )
         results = edit(opened, manifest, request, on_progress, console.warn)
     console.result(
         [
-            f"{shown(picture)}  {result.size.described()}, seed {seed}"
+            f"{shown(picture)}  {result.size.described()}, seed {seed}{_mark(result.scores, place)}"
             for result in results
-            for picture, seed in zip(result.pictures, result.seeds, strict=True)
+            for place, (picture, seed) in enumerate(zip(result.pictures, result.seeds, strict=True))
         ],
         {
             "project": str(opened.root),
@@ -97,17 +122,36 @@ def edit(
                     "prompt": result.prompt,
                     "folder": str(result.folder),
                     "images": [
-                        {"file": str(picture), "seed": seed}
-                        for picture, seed in zip(result.pictures, result.seeds, strict=True)
+                        {"file": str(picture), "seed": seed, **_score(result.scores, place)}
+                        for place, (picture, seed) in enumerate(
+                            zip(result.pictures, result.seeds, strict=True)
+                        )
                     ],
                     "height": result.size.height,
                     "width": result.size.width,
                     "seconds": result.seconds,
+                    **({"scorer": asdict(result.scores.scorer)} if result.scores else {}),
                 }
                 for result in results
             ],
         },
     )
+
+
+def _mark(scores: "Scores | None", place: int) -> str:
+    """What stands behind a picture that is one of the best."""
+    rank = scores.rank(place) if scores else None
+    if scores is None or rank is None:
+        return ""
+    return "  best" if len(scores.best) == 1 else f"  best {rank}"
+
+
+def _score(scores: "Scores | None", place: int) -> dict[str, Any]:
+    """A picture's score and its rank among the best, for scripts; nothing where none were looked for."""
+    if scores is None:
+        return {}
+    score = scores.each[place]
+    return {"alignment": score.alignment, "distance": score.distance, "best": scores.rank(place)}
 
 
 def _read_prompts(prompts: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """`sine grid`: one prompt over switch steps K and base weights v."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from sine_cli.cli.options import (
     ProjectOption,
     QuietOption,
     ScaleOption,
+    ScorerOption,
     SeedOption,
     SizeOption,
     SolverOption,
@@ -23,8 +25,12 @@ from sine_cli.cli.options import (
 )
 from sine_cli.errors import UserError
 
+RESUMED_WITH = ("project", "resume", "as_json", "quiet")
+"""What may be given beside --resume: all else was said when the grid was begun."""
+
 
 def grid(
+    context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="What the picture shall become.")] = None,
     project: ProjectOption = None,
     switch_steps: Annotated[
@@ -41,14 +47,16 @@ def grid(
     negative: NegativeOption = None,
     source_prompt: SourcePromptOption = None,
     no_position: NoPositionOption = False,
+    scorer: ScorerOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest interrupted grid.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make one prompt over K and v, with a sheet of all.
 
-    A picture for each switch step K (columns) and base weight v (rows). What is done is kept: after an
-    interruption `sine grid --resume` goes on.
+    A picture for each switch step K (columns) and base weight v (rows), and a table and a plot of how well
+    each shows the prompt and how far it is from the source. What is done is kept: after an interruption
+    `sine grid --resume` goes on.
 
     \b
     sine grid "a sculpture of a girl"
@@ -59,10 +67,8 @@ def grid(
     from sine_cli.project.files import shown
 
     console = Console(as_json=as_json, quiet=quiet)
-    if resume and prompt is not None:
-        raise UserError(
-            "--resume goes on with what was asked for then; it takes no prompt", "type `sine grid --resume`"
-        )
+    if resume:
+        _refuse_others(context)
     if not resume and prompt is None:
         raise UserError("a prompt is missing", 'for example `sine grid "a sculpture of a girl"`')
     opened, manifest = open_project(project, console)
@@ -83,27 +89,61 @@ def grid(
             result = resume_grid(opened, manifest, on_progress, console.warn)
         else:
             request = GridRequest(
-                prompt, columns, rows, settings, wanted, first_seed, source_prompt, not no_position
+                prompt,
+                columns,
+                rows,
+                settings,
+                wanted,
+                first_seed,
+                source_prompt,
+                not no_position,
+                scorer,
             )
             result = grid(opened, manifest, request, on_progress, console.warn)
     before = len(result.cells) - result.made
+    written = " and ".join(path.name for path in (result.scores, result.tradeoff) if path)
     console.result(
         [
             f"{shown(result.sheet)}  {len(result.cells)} cells, each {result.size.described()}"
-            + (f", {before} of them made before" if before else "")
+            + (f", {before} of them made before" if before else ""),
+            f"{written} beside it; {result.scorer.described()}",
         ],
         {
             "project": str(opened.root),
             "prompt": result.prompt,
             "folder": str(result.folder),
             "sheet": str(result.sheet),
-            "cells": [str(cell) for cell in result.cells],
+            "scores": str(result.scores),
+            "tradeoff": str(result.tradeoff) if result.tradeoff else None,
+            "scorer": asdict(result.scorer),
+            "cells": [
+                {
+                    "file": str(cell.file),
+                    "switch_step": cell.switch_step,
+                    "base_weight": cell.base_weight,
+                    "alignment": cell.score.alignment,
+                    "distance": cell.score.distance,
+                }
+                for cell in result.cells
+            ],
             "made": result.made,
             "height": result.size.height,
             "width": result.size.width,
             "seconds": result.seconds,
         },
     )
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """Raises UserError where anything but `RESUMED_WITH` was given on the command line."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in RESUMED_WITH or source is None or source.name != "COMMANDLINE":
+            continue
+        given = "prompt" if parameter.name == "prompt" else parameter.opts[0]
+        raise UserError(
+            f"--resume goes on with what was asked for then; it takes no {given}", "type `sine grid --resume`"
+        )
 
 
 def parse_values(option: str, text: str, least: float, most: float) -> list[float]:

@@ -46,6 +46,12 @@ SourcePromptOption = Annotated[
         "--source-prompt", help="What the tuned model is given; default: the prompt it was tuned with."
     ),
 ]
+ScorerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer", help="What scores: mini, a hub id of a CLIP model, or its folder; default: mini."
+    ),
+]
 NoPositionOption = Annotated[
     bool, typer.Option("--no-position", help="Do not tell the tuned model where things lie.")
 ]

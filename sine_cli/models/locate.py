@@ -1,4 +1,4 @@
-"""Where a base lies: a folder on this disk, or a repository of the hub at one exact commit.
+"""Where a base or a CLIP model lies: a folder on this disk, or a repository of the hub at one commit.
 
 Torch-free, so that `sine init` and `sine show` stay quick. Only safetensors and the small files beside
 them are ever fetched.
@@ -9,26 +9,32 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sine_cli.errors import SineError, UserError
 
 PARTS = ("unet", "vae", "text_encoder")
 CONFIGS = ["model_index.json", "scheduler/*.json", "tokenizer/*", *(f"{part}/config.json" for part in PARTS)]
 NEEDED = ["model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in PARTS)]
+CLIP_CONFIGS = [
+    *("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("vocab.json", "merges.txt", "special_tokens_map.json"),  # how older tokenizers are kept
+]
+CLIP_WEIGHTS = "model.safetensors"
+CLIP_NEEDED = ["config.json", "preprocessor_config.json", "tokenizer_config.json", CLIP_WEIGHTS]
 EDGE = 1024 * 1024  # bytes of a weight file's beginning and end that go into its fingerprint
 
 
 @dataclass(frozen=True)
 class Location:
-    """A base on this disk.
+    """A model on this disk.
 
     Attributes:
-        folder: a diffusers folder.
+        folder: a diffusers folder, or that of a CLIP model.
         revision: the hub's commit, or "sha256:..." of the folder's configurations and weights.
         variant: "fp16" where the weight files carry that name.
     """
@@ -36,6 +42,17 @@ class Location:
     folder: Path
     revision: str
     variant: str | None = None
+
+
+class Advice(NamedTuple):
+    """What to give instead of a repository that is not to be had: other names, and what is bundled."""
+
+    others: str
+    bundled: str
+
+
+FOR_BASES = Advice("presets: mini, sd15, sd21; or give a diffusers folder: `--base path/to/folder`", "base")
+FOR_CLIPS = Advice("give another id, or a CLIP model's folder: `--scorer path/to/folder`", "scorer")
 
 
 def in_package(package: str, folder: str) -> Path:
@@ -68,19 +85,64 @@ def in_folder(folder: Path) -> Location:
 
 def fingerprint(folder: Path) -> str:
     """A hash that tells one base from another: configurations whole, weights by size, beginning and end."""
+    weights = [path for part in PARTS for path in _weights(folder, part)]
+    return _fingerprint(folder, CONFIGS, weights)
+
+
+def _fingerprint(folder: Path, configs: list[str], weights: list[Path]) -> str:
     digest = hashlib.sha256()
-    small = [path for pattern in CONFIGS for path in sorted(folder.glob(pattern)) if path.is_file()]
+    small = [path for pattern in configs for path in sorted(folder.glob(pattern)) if path.is_file()]
     for path in small:
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
         digest.update(path.read_bytes())
-    for part in PARTS:
-        for path in _weights(folder, part):
-            digest.update(f"{path.name} {path.stat().st_size}".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(EDGE))
-                file.seek(max(0, path.stat().st_size - EDGE))
-                digest.update(file.read(EDGE))
+    for path in weights:
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(EDGE))
+            file.seek(max(0, path.stat().st_size - EDGE))
+            digest.update(file.read(EDGE))
     return f"sha256:{digest.hexdigest()}"
+
+
+def clip_in_folder(folder: Path) -> Location:
+    """A CLIP model's folder that is on this disk already, as transformers keeps one.
+
+    Raises:
+        UserError: a file is missing; weights other than safetensors are none.
+    """
+    missing = _missing_of_clip(_names(folder))
+    if missing:
+        raise UserError(
+            f"{folder} is not a whole CLIP model's folder: it lacks {', '.join(missing)}",
+            "a scorer is `mini`, a hub id, or a folder with model, tokenizer and preprocessor_config.json",
+        )
+    return Location(folder, _fingerprint(folder, CLIP_CONFIGS, [folder / CLIP_WEIGHTS]))
+
+
+def clip_on_hub(repository: str) -> Location:
+    """A repository's CLIP model on this disk, weights and all, fetched where it is not; the commit is fixed.
+
+    Raises:
+        UserError, SineError: no such repository, no access, no network, no safetensors weights.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    def fetch(local: bool) -> str:
+        # Asked for the list first: without a network the client would take a part in the cache for the whole.
+        missing = [] if local else _missing_of_clip(HfApi().list_repo_files(repository))
+        if missing:
+            raise UserError(
+                f"{repository} is not a CLIP model that sine reads: it has no {', '.join(missing)}",
+                "choose one that has, for example `--scorer openai/clip-vit-large-patch14`",
+            )
+        wanted = [*CLIP_CONFIGS, CLIP_WEIGHTS]
+        folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=local)
+        if local and _missing_of_clip(_names(Path(folder))):
+            raise FileNotFoundError(f"{repository} is cached in part")
+        return folder
+
+    folder = _cached_or_fetched(repository, fetch, FOR_CLIPS)
+    return Location(Path(folder), Path(folder).name)
 
 
 def native_pixels(folder: Path) -> int:
@@ -115,7 +177,7 @@ def on_hub(repository: str, revision: str | None, variant: str | None) -> Locati
             raise FileNotFoundError(f"{repository} is cached in part")
         return folder
 
-    folder = _cached_or_fetched(repository, fetch)
+    folder = _cached_or_fetched(repository, fetch, FOR_BASES)
     return Location(Path(folder), Path(folder).name, variant)
 
 
@@ -144,7 +206,7 @@ def with_weights(repository: str, location: Location) -> Location:
             )
         return snapshot_download(repository, revision=location.revision, allow_patterns=[*CONFIGS, *wanted])
 
-    folder = Path(_cached_or_fetched(repository, fetch))
+    folder = Path(_cached_or_fetched(repository, fetch, FOR_BASES))
     return Location(folder, location.revision, _variant(p.name for p in _weights(folder, "unet")))
 
 
@@ -180,7 +242,7 @@ def weight_files(files: Iterable[str], variant: str | None) -> list[str]:
     return wanted
 
 
-def _cached_or_fetched(repository: str, fetch: Callable[[bool], str]) -> str:
+def _cached_or_fetched(repository: str, fetch: Callable[[bool], str], advice: Advice) -> str:
     from huggingface_hub import errors
 
     try:
@@ -196,10 +258,10 @@ def _cached_or_fetched(repository: str, fetch: Callable[[bool], str]) -> str:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise UserError(
             f"the hub has no {repository}, or not at the revision asked for",
-            "presets: mini, sd15, sd21; or give a diffusers folder: `--base path/to/folder`",
+            advice.others,
         ) from error
     except errors.HFValidationError as error:
-        raise UserError(f"{repository} is not a hub id (owner/name)", "presets: mini, sd15, sd21") from error
+        raise UserError(f"{repository} is not a hub id (owner/name)", advice.others) from error
     except _network_errors() as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise SineError(
@@ -208,7 +270,8 @@ def _cached_or_fetched(repository: str, fetch: Callable[[bool], str]) -> str:
             ) from error
         raise SineError(
             f"{repository} is not on this disk and the hub cannot be reached",
-            "connect to the network and try again, or use the bundled base: `--base mini`",
+            "connect to the network and try again, "
+            f"or use the bundled {advice.bundled}: `--{advice.bundled} mini`",
         ) from error
 
 
@@ -222,6 +285,17 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 def _weights(folder: Path, part: str) -> list[Path]:
     return sorted((folder / part).glob("*.safetensors"))
+
+
+def _missing_of_clip(names: Collection[str]) -> list[str]:
+    """What a folder or repository with files of these names lacks."""
+    # Without a vocabulary transformers would make up an empty tokenizer.
+    vocabulary = [] if "vocab.json" in names else ["tokenizer.json"]
+    return [name for name in (*CLIP_NEEDED, *vocabulary) if name not in names]
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_file()]
 
 
 def _all_weights(folder: Path) -> bool:

@@ -141,9 +141,9 @@ def find_project(start: Path, given: Path | None = None) -> Found:
     """
     if given is not None:
         return Found(Project(_given_root(start / given)), "given")
-    for folder in (start, *start.parents):
-        if _is_project(folder):
-            return Found(Project(folder), "above")
+    above = project_above(start)
+    if above is not None:
+        return Found(above, "above")
     below = _projects_below(start)
     if not below:
         raise UserError(
@@ -158,6 +158,11 @@ def find_project(start: Path, given: Path | None = None) -> Found:
             f"say which: `--project {files.typed(below[0])}`",
         )
     return Found(Project(below[0]), "below")
+
+
+def project_above(start: Path) -> Project | None:
+    """The first project from the folder `start` (absolute) upwards, or None."""
+    return next((Project(folder) for folder in (start, *start.parents) if _is_project(folder)), None)
 
 
 def _is_project(folder: Path) -> bool:

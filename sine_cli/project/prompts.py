@@ -1,6 +1,7 @@
 """The source prompt: the words that describe the picture while tuning, "a photo of a sks castle".
 
 The sentences come from `templates/prompts.yaml`; `[*]` stands for the token that names this very picture.
+What a target prompt must be is checked here too.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import yaml
 
 from sine_cli.errors import UserError
+from sine_cli.project.files import printable
 from sine_cli.project.templates import template_path
 
 _LONGEST = 60
@@ -81,6 +83,22 @@ def check_token(token: str) -> str:
 def check_prompt(prompt: str) -> str:
     """The source prompt, trimmed: 1 to 10,000 characters, no control characters. Raises UserError."""
     return _checked(prompt, "--prompt", '"a photo of a sks castle"', 10_000)
+
+
+def check_target_prompts(
+    prompts: list[str], source: str | None = None, example: str = 'sine edit "a sculpture of a girl"'
+) -> None:
+    """Refuse target prompts that are none, empty or no text, and a source prompt that is no text.
+
+    `example` is a command with a prompt, for the hint. Raises UserError.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise UserError("the prompt is empty", f"say what the picture shall become: `{example}`")
+    for prompt in (*prompts, source or ""):
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:  # bytes of another encoding, as the shell handed them on
+            raise UserError(f'the prompt "{printable(prompt)}" is not UTF-8 text', "type it anew") from error
 
 
 def _checked(text: str, option: str, example: str, longest: int = _LONGEST) -> str:

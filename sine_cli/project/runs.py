@@ -224,6 +224,21 @@ def read_recipe(path: Path) -> Record:
     Raises:
         UserError: no such file, no PNG, or no recipe in it.
     """
+    recipe = find_recipe(path)
+    if recipe is None:
+        raise UserError(
+            f"{files.shown(path)} carries no recipe of sine's",
+            "name a PNG as `sine edit` or `sine grid` wrote it, for example `edits/.../0001.png`",
+        )
+    return recipe
+
+
+def find_recipe(path: Path) -> Record | None:
+    """The recipe inside a file, or None where there is none that can be read.
+
+    Raises:
+        UserError: no such file, or it may not be read.
+    """
     from PIL import Image
 
     from sine_cli.project.source import DECODER_ERRORS
@@ -232,22 +247,13 @@ def read_recipe(path: Path) -> Record:
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             text = image.info.get(_RECIPE_KEY)
-    except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
-        raise _no_recipe(path) from error
+    except (Image.DecompressionBombError, *DECODER_ERRORS):
+        return None
     try:
         recipe = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError) as error:  # no JSON, or JSON made to break its reader
-        raise _no_recipe(path) from error
-    if not isinstance(recipe, dict):
-        raise _no_recipe(path)
-    return recipe
-
-
-def _no_recipe(path: Path) -> UserError:
-    return UserError(
-        f"{files.shown(path)} carries no recipe of sine's",
-        "name a PNG as `sine edit` or `sine grid` wrote it, for example `edits/.../0001.png`",
-    )
+    except (ValueError, RecursionError):  # no JSON, or JSON made to break its reader
+        return None
+    return recipe if isinstance(recipe, dict) else None
 
 
 def list_runs(parent: Path) -> list[Run]:

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sine_cli.errors import UserError
-from sine_cli.project.files import printable
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import start_run, sweep
+from sine_cli.scoring.scorer import Score, ScorerIdentity, ranking
 from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
+from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.size import Size
 
 MOST_PICTURES = 1000
@@ -29,6 +32,8 @@ class EditRequest:
         count: pictures a prompt, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
         source_prompt: what the tuned model is given instead of the prompt it was tuned with.
         position: whether the tuned model is given the position of the whole picture.
+        best: how many of a prompt's pictures are marked as its best, 1 to `count`; None scores nothing.
+        scorer: what finds them: a hub id or a folder; None takes the bundled one.
     """
 
     prompts: list[str]
@@ -38,6 +43,8 @@ class EditRequest:
     seed: int = 0
     source_prompt: str | None = None
     position: bool = True
+    best: int | None = None
+    scorer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,27 @@ class EditProgress:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """A run's scores, picture by picture, and the places of its best pictures, best first."""
+
+    scorer: ScorerIdentity
+    each: list[Score]
+    best: list[int]
+
+    def rank(self, place: int) -> int | None:
+        """From 1, of the picture at that place if it is among the best."""
+        return self.best.index(place) + 1 if place in self.best else None
+
+    def as_record(self, names: list[str]) -> dict[str, Any]:
+        """Plain values for `run.yaml`, with the pictures' names."""
+        return {
+            "scorer": asdict(self.scorer),
+            "scores": [{"file": name, **asdict(score)} for name, score in zip(names, self.each, strict=True)],
+            "best": [names[place] for place in self.best],
+        }
+
+
+@dataclass(frozen=True)
 class EditResult:
     """One prompt's run: its folder, its pictures with their seeds, seconds of sampling and decoding."""
 
@@ -61,6 +89,7 @@ class EditResult:
     seeds: list[int]
     size: Size
     seconds: float
+    scores: Scores | None = None
 
 
 def edit(
@@ -73,13 +102,19 @@ def edit(
     """Make the pictures, a run folder for each prompt.
 
     Raises:
-        UserError: an empty prompt, not tuned, an adapter that does not fit.
+        UserError: an empty prompt, not tuned, an adapter that does not fit, no such scorer.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    check_prompts(request.prompts, request.source_prompt)
+    check_target_prompts(request.prompts, request.source_prompt)
     if not 1 <= request.count <= MOST_PICTURES:
         raise UserError(f"-n: must be from 1 to {MOST_PICTURES}, got {request.count}", "for example `-n 4`")
+    if request.best is not None and not 1 <= request.best <= request.count:
+        raise UserError(
+            f"--best: must be from 1 to {request.count}, the pictures a prompt (-n), got {request.best}",
+            "for example `-n 8 --best 1`",
+        )
+    scorer = open_scorer(request.scorer) if request.best is not None else None
     sweep(project.edits_dir)
 
     # 2. The base and, where it has weight, the adapter
@@ -100,62 +135,50 @@ def edit(
         for prompt in request.prompts
     ]
     renderer = studio.renderer(recipes, on_notice)
+    if scorer:
+        tell_unread(scorer, request.prompts, on_notice)
     provenance = studio.provenance()
 
     # 4. A run folder for each prompt, whole or not at all
     results: list[EditResult] = []
     total = len(recipes) * request.count
+    names = [f"{index + 1:04d}.png" for index in range(request.count)]
     for number, first in enumerate(recipes):
         run = start_run(project.edits_dir, first.prompt, datetime.now())
         started = time.monotonic()
         try:
-            for index in range(request.count):
+            for index, name in enumerate(names):
                 # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
-                each = replace(first, seed=first.seed + index)
-                place = number * request.count + index + 1
-                step = _stepper(on_progress, each, place, total)
-                run.save_image(
-                    f"{index + 1:04d}.png", renderer.picture(each, step), each.as_dict() | provenance
-                )
+                recipe = replace(first, seed=first.seed + index)
+                step = _stepper(on_progress, recipe, number * request.count + index + 1, total)
+                run.save_image(name, renderer.picture(recipe, step), recipe.as_dict() | provenance)
             seconds = round(time.monotonic() - started, 2)
+
+            # 6. Which are the best, where that is asked
+            scores = None
+            if scorer:
+                files = [run.folder / name for name in names]
+                each = score_files(scorer, files, first.prompt, studio.source_picture())
+                scores = Scores(scorer.identity, each, ranking(each)[: request.best])
             record = {
                 "command": "edit",
                 **first.as_dict(),
                 "count": request.count,
                 "seconds": seconds,
                 **provenance,
+                **(scores.as_record(names) if scores else {}),
             }
             folder = run.finish(record)
         except BaseException:
             run.discard()
             raise
-        pictures = [folder / f"{index + 1:04d}.png" for index in range(request.count)]
+        pictures = [folder / name for name in names]
         seeds = [first.seed + index for index in range(request.count)]
-        results.append(EditResult(first.prompt, folder, pictures, seeds, size, seconds))
+        results.append(EditResult(first.prompt, folder, pictures, seeds, size, seconds, scores))
     return results
-
-
-def check_prompts(prompts: list[str], source_prompt: str | None = None) -> None:
-    """Refuse no prompt, empty ones, and bytes that are no text. Raises UserError."""
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise UserError(
-            "the prompt is empty", 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
-        )
-    for prompt in (*prompts, source_prompt or ""):
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:  # bytes of another encoding, as the shell handed them on
-            raise UserError(f'the prompt "{printable(prompt)}" is not UTF-8 text', "type it anew") from error
 
 
 def _stepper(
     on_progress: Callable[[EditProgress], None], recipe: Recipe, picture: int, pictures: int
 ) -> Callable[[int], None]:
-    taken = 0
-
-    def step(_: int) -> None:
-        nonlocal taken
-        taken += 1
-        on_progress(EditProgress(recipe.prompt, picture, pictures, taken, recipe.steps))
-
-    return step
+    return lambda taken: on_progress(EditProgress(recipe.prompt, picture, pictures, taken, recipe.steps))

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image
+
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype
 from sine_cli.models.locate import Location
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
+from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_record
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.record import versions
@@ -37,6 +40,10 @@ class Studio:
         source = self.manifest.source
         factor = self.base.autoencoder.factor
         return default_size(Size(source.height, source.width), self.base.native_latent_size * factor, factor)
+
+    def source_picture(self) -> Image.Image:
+        """The project's picture, RGB."""
+        return read_picture(self.project.source(self.manifest)).image
 
     def renderer(self, recipes: list[Recipe], on_notice: Callable[[str], None]) -> Renderer:
         """Ready for these recipes: their texts are encoded, and the text encoder leaves memory.

@@ -1,11 +1,22 @@
 """Plots for people, as PNG bytes."""
 
 import io
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = "osD^vP*X"
+
+MOST_NAMED = 10
+"""Lines of a panel that its legend names; of more, only every second, third, ... is named."""
 
 
 def loss_plot(losses: list[float]) -> bytes:
     """Loss against steps: every step faint, and a running mean over a twentieth of the run."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     window = max(1, len(losses) // 20)
@@ -18,6 +29,67 @@ def loss_plot(losses: list[float]) -> bytes:
     axes.set(xlabel="step", ylabel="loss", ylim=(0, None), xlim=(1, max(2, len(losses))))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    return _png(figure)
+
+
+Cell = tuple[int, float]
+"""Switch step K and base weight v."""
+
+
+def tradeoff_plot(measures: dict[str, dict[Cell, float]], title: str) -> bytes | None:
+    """Measures of a grid over K, a line for each v, and over v, a line for each K (the paper's Fig. 8).
+
+    Args:
+        measures: name: the value of every cell.
+
+    Returns:
+        None where neither K nor v has two values: there is nothing to draw over.
+    """
+    from matplotlib.figure import Figure
+
+    cells = [*next(iter(measures.values()))]
+    steps, weights = sorted({K for K, _ in cells}), sorted({v for _, v in cells})
+    over_K = [(f"v = {v:g}", [(K, v) for K in steps]) for v in weights]
+    over_v = [(f"K = {K}", [(K, v) for v in weights]) for K in steps]
+    panels = [("switch step K", steps, over_K)] if len(steps) > 1 else []
+    panels += [("base weight v", weights, over_v)] if len(weights) > 1 else []
+    if not panels:
+        return None
+    figure = Figure(figsize=(5.2 * len(panels), 3.1 * len(measures) + 0.5), layout="constrained")
+    rows = figure.subplots(len(measures), len(panels), squeeze=False)
+    for row, (measure, values) in zip(rows, measures.items(), strict=True):
+        for axes, (label, places, lines) in zip(row, panels, strict=True):
+            _draw_lines(axes, places, [(name, [values[cell] for cell in line]) for name, line in lines])
+            axes.set(xlabel=label, ylabel=measure)
+    # The path of a scorer may hold what matplotlib would take for mathematics.
+    figure.suptitle("\n".join(textwrap.wrap(title, 60 * len(panels))), fontsize="medium", parse_math=False)
+    return _png(figure)
+
+
+def _draw_lines(axes: "Axes", places: Sequence[float], lines: list[tuple[str, list[float]]]) -> None:
+    """Named lines over the same places, told apart without colour too."""
+    from matplotlib import colormaps
+
+    # Viridis goes from dark to light, for every eye and on grey paper; its lightest end is left out.
+    colours = colormaps["viridis"]([0.85 * i / max(1, len(lines) - 1) for i in range(len(lines))])
+    named_every = -(-len(lines) // MOST_NAMED)
+    for i, ((name, values), colour) in enumerate(zip(lines, colours, strict=True)):
+        axes.plot(
+            places,
+            values,
+            color=colour,
+            linewidth=1.4,
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=4,
+            label=name if i % named_every == 0 else None,
+        )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _png(figure: "Figure") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_png(out)
     return out.getvalue()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ class Renderer:
     embeddings: dict[str, Tensor]
 
     def picture(self, recipe: Recipe, on_step: Callable[[int], None] = lambda _: None) -> Image.Image:
-        """The picture of a recipe, RGB, of exactly its size; `on_step` is called after each sampling step.
+        """The picture of a recipe, RGB, of exactly its size.
+
+        `on_step` is called after each sampling step with how many of them are taken.
 
         Raises:
             SineError: it came out with values that are not numbers.
@@ -100,13 +103,14 @@ class Renderer:
         shape = (self.base.autoencoder.channels, canvas.height // factor, canvas.width // factor)
         x_T = draw_noise(1, shape, recipe.seed).to(self.base.device)
         schedule = self.base.schedule
+        taken = count(1)
         z_0 = sample(
             self._guided(recipe, canvas),
             x_T,
             schedule,
             SOLVERS[recipe.solver](schedule),
             recipe.steps,
-            on_step,
+            lambda _: on_step(next(taken)),
         )
         picture = self.base.autoencoder.decode(z_0)[0]
         return picture.crop((0, 0, recipe.size.width, recipe.size.height))

@@ -27,6 +27,8 @@ SIZES = "give HEIGHTxWIDTH in pixels, for example `--size 640x512` (640 high, 51
 COLUMNS = "give a list such as `-K 200,400`, or start:stop:step"
 ROWS = "give a list such as `-v 0.5,0.7`, or start:stop:step"
 PRESETS = "presets: mini, sd15, sd21; a hub id or a diffusers folder will do as well"
+RESUMED = "--resume goes on with what was asked for then; it takes no {}"
+SCORERS = "give `mini`, a hub id or a CLIP model's folder as `--scorer`"
 SPEAK = 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
 AGAIN = "run `sine tune` again"
 MEND = "then `sine show` checks it again"
@@ -98,6 +100,30 @@ def told(message: str, hint: str) -> str:
             "grid x --resume",
             "--resume goes on with what was asked for then; it takes no prompt",
             "type `sine grid --resume`",
+        ),
+        ("grid --resume --steps 5", RESUMED.format("--steps"), "type `sine grid --resume`"),
+        ("grid --resume -p girl -K 5 -q", RESUMED.format("-K"), "type `sine grid --resume`"),
+        ("grid --resume -v 0.5", RESUMED.format("-v"), "type `sine grid --resume`"),
+        ("grid --resume -s 0", RESUMED.format("--seed"), "type `sine grid --resume`"),
+        ("grid --resume --no-position", RESUMED.format("--no-position"), "type `sine grid --resume`"),
+        ("grid --resume --scorer mini --json", RESUMED.format("--scorer"), "type `sine grid --resume`"),
+        ("grid x -p girl --scorer clip", 'no scorer called "clip"', SCORERS),
+        ("grid x -p girl --scorer ./clip", "no such folder: clip", SCORERS),
+        ("edit x -p girl --best 1 --scorer clip", 'no scorer called "clip"', SCORERS),
+        (
+            "edit x -p girl --scorer mini",
+            "--scorer says what finds the best pictures, and without --best none are looked for",
+            "for example `-n 8 --best 1 --scorer mini`",
+        ),
+        (
+            "edit x -p girl -n 4 --best 5",
+            "--best: must be from 1 to 4, the pictures a prompt (-n), got 5",
+            "for example `-n 8 --best 1`",
+        ),
+        (
+            "edit x -p girl --best 0",
+            "--best: must be from 1 to 1, the pictures a prompt (-n), got 0",
+            "for example `-n 8 --best 1`",
         ),
         (
             "grid --resume -p girl",
@@ -266,7 +292,7 @@ def test_a_decompression_bomb_makes_no_project(
         (
             ["--class", "girl", "--base", "a--b/c"],
             "a--b/c is not a hub id (owner/name)",
-            "presets: mini, sd15, sd21",
+            "presets: mini, sd15, sd21; or give a diffusers folder: `--base path/to/folder`",
         ),
         (
             ["--class", "girl", "--base", "mini", "--dir", "a/b"],

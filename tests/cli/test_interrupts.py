@@ -98,13 +98,16 @@ def test_an_interrupted_grid_keeps_its_cells_and_goes_on(sine: "Sine", start: "S
     assert done.code == 0
     assert done.out == (
         f"girl/grids/{name}/grid.png  4 cells, each 32 high, 32 wide, {kept} of them made before\n"
+        "scores.csv and tradeoff.png beside it; alignment by mini, distance: features of mini\n"
     )
     assert [path.name for path in (girl / "grids").iterdir()] == [name]
     again = json.loads(sine("grid", "a red boat", *grid, "--json").out)
     assert again["made"] == 4
     for cell in again["cells"]:
-        twin = girl / "grids" / name / "cells" / Path(cell).name
-        assert twin.read_bytes() == Path(cell).read_bytes()
+        twin = girl / "grids" / name / "cells" / Path(cell["file"]).name
+        assert twin.read_bytes() == Path(cell["file"]).read_bytes()
+    for made in (again["scores"], again["tradeoff"]):
+        assert (girl / "grids" / name / Path(made).name).read_bytes() == Path(made).read_bytes()
     assert sine("grid", "--resume").err.startswith(
         "project: girl\nerror: no interrupted grid in girl/grids\n"
     )

@@ -248,10 +248,16 @@ def test_a_grid_has_a_cell_for_each_value_and_a_sheet(sine: "Sine", girl: Path) 
         *("--size", "16x24", "--steps", "2"),
     )
     assert done.code == 0
-    match = re.fullmatch(rf"(girl/grids/{RUN}_a-boat)/grid\.png  6 cells, each 16 high, 24 wide\n", done.out)
+    match = re.fullmatch(
+        rf"(girl/grids/{RUN}_a-boat)/grid\.png  6 cells, each 16 high, 24 wide\n"
+        r"scores\.csv and tradeoff\.png beside it; alignment by mini, distance: features of mini\n",
+        done.out,
+    )
     assert match
     folder = Path(match[1])
-    assert sorted(path.name for path in folder.iterdir()) == ["cells", "grid.png", "run.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("cells", "grid.png", "run.yaml", "scores.csv", "tradeoff.png")
+    ]
     assert sorted(path.name for path in (folder / "cells").iterdir()) == [
         f"K{K:04d}_v{v:.2f}.png" for K in (0, 500, 1000) for v in (0.5, 0.75)
     ]
@@ -264,6 +270,13 @@ def test_a_grid_has_a_cell_for_each_value_and_a_sheet(sine: "Sine", girl: Path) 
     )
     [image] = json.loads(edited.out)["runs"][0]["images"]
     assert pixels(image["file"]) == pixels(folder / "cells" / "K0500_v0.75.png")
+
+
+def test_a_grid_of_one_cell_has_scores_and_no_plot(sine: "Sine", girl: Path) -> None:
+    done = sine("grid", "a boat", "-p", girl, "-K", "0", "-v", "0.5", "--size", "16x24", "--steps", "1")
+    assert done.out.splitlines()[1:] == [
+        "scores.csv beside it; alignment by mini, distance: features of mini"
+    ]
 
 
 # --------------------------------------------------------------------------------------------- json and quiet
@@ -313,11 +326,16 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     facts = parsed(grid.out)
     assert grid.code == 0 and grid.err == ""
     assert facts.keys() == {
-        *("project", "prompt", "folder", "sheet", "cells", "made", "height", "width", "seconds")
+        *("project", "prompt", "folder", "sheet", "scores", "tradeoff", "scorer", "cells", "made"),
+        *("height", "width", "seconds"),
     }
     assert facts["made"] == 1
-    assert [Path(cell).name for cell in facts["cells"]] == ["K0000_v0.50.png"]
-    assert Path(facts["sheet"]).is_file()
+    [cell] = facts["cells"]
+    assert cell.keys() == {"file", "switch_step", "base_weight", "alignment", "distance"}
+    assert (Path(cell["file"]).name, cell["switch_step"], cell["base_weight"]) == ("K0000_v0.50.png", 0, 0.5)
+    assert Path(facts["sheet"]).is_file() and Path(facts["scores"]).is_file()
+    assert facts["tradeoff"] is None
+    assert facts["scorer"].keys() == {"name", "revision", "distance"}
 
     shown = sine("show", "--json", "-q")
     facts = parsed(shown.out)

@@ -13,7 +13,7 @@ from sine_cli.models import locate
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype
 from sine_cli.models.locate import Location
-from tests.tiny import MINI, write_hub_cache
+from tests.tiny import MINI, write_hub_cache, write_tiny_clip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "painters/tiny-diffusion"
@@ -220,3 +220,108 @@ def test_offline_configurations_without_weights_are_told(cache: Path, tiny: Path
         weights.unlink()
     location = locate.on_hub(REPOSITORY, None, None)
     unreachable(lambda: locate.with_weights(REPOSITORY, location))
+
+
+# --------------------------------------------------------------------------------------------- CLIP models
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_clip(tmp_path_factory.mktemp("scorers") / "tiny-clip")
+
+
+@pytest.fixture
+def copy_of_tiny_clip(tiny_clip: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_clip, tmp_path / "clip"))
+
+
+def test_a_clip_s_folder_is_located_with_a_fingerprint_of_all_that_counts(
+    tiny_clip: Path, copy_of_tiny_clip: Path
+) -> None:
+    location = locate.clip_in_folder(tiny_clip)
+    assert location.folder == tiny_clip
+    assert location.revision.startswith("sha256:") and len(location.revision) == len("sha256:") + 64
+    assert locate.clip_in_folder(copy_of_tiny_clip).revision == location.revision
+    (copy_of_tiny_clip / "README.md").write_text("words")
+    assert locate.clip_in_folder(copy_of_tiny_clip).revision == location.revision
+    for name in (*locate.CLIP_NEEDED, "tokenizer.json"):
+        path = copy_of_tiny_clip / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert locate.clip_in_folder(copy_of_tiny_clip).revision != location.revision, name
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("lost", [*locate.CLIP_NEEDED, "tokenizer.json"])
+def test_a_clip_s_folder_that_lacks_a_file_is_refused(copy_of_tiny_clip: Path, lost: str) -> None:
+    (copy_of_tiny_clip / lost).unlink()
+    (copy_of_tiny_clip / "pytorch_model.bin").write_bytes(b"pickled weights are none")
+    with pytest.raises(UserError) as caught:
+        locate.clip_in_folder(copy_of_tiny_clip)
+    assert caught.value.message == f"{copy_of_tiny_clip} is not a whole CLIP model's folder: it lacks {lost}"
+    assert caught.value.hint == (
+        "a scorer is `mini`, a hub id, or a folder with model, tokenizer and preprocessor_config.json"
+    )
+
+
+def test_an_older_tokenizer_s_vocabulary_will_do(copy_of_tiny_clip: Path) -> None:
+    (copy_of_tiny_clip / "tokenizer.json").rename(copy_of_tiny_clip / "vocab.json")
+    assert locate.clip_in_folder(copy_of_tiny_clip).folder == copy_of_tiny_clip
+
+
+def test_a_cached_clip_is_found_offline_at_its_commit(cache: Path, tiny_clip: Path) -> None:
+    snapshot = write_hub_cache(cache, "seers/tiny-clip", COMMIT, tiny_clip)
+    assert locate.clip_on_hub("seers/tiny-clip") == Location(snapshot, COMMIT)
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.json", None])
+def test_offline_a_clip_that_is_cached_in_part_or_not_at_all_is_told(
+    cache: Path, tiny_clip: Path, lost: str | None
+) -> None:
+    if lost:
+        (write_hub_cache(cache, "seers/tiny-clip", COMMIT, tiny_clip) / lost).unlink()
+    with pytest.raises(SineError) as caught:
+        locate.clip_on_hub("seers/tiny-clip")
+    assert caught.value.message == "seers/tiny-clip is not on this disk and the hub cannot be reached"
+    assert caught.value.hint == (
+        "connect to the network and try again, or use the bundled scorer: `--scorer mini`"
+    )
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch, hub: Path) -> list[str]:
+    """A hub that has what lies in `hub`; the patterns that it is asked for."""
+    asked: list[str] = []
+
+    def download(repository: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert repository == "seers/tiny-clip"
+        if local_files_only:
+            raise FileNotFoundError(repository)
+        asked.extend(allow_patterns)
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    names = [path.name for path in hub.iterdir()]
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda self, repository: names)
+    return asked
+
+
+def test_only_safetensors_and_small_files_of_a_clip_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, copy_of_tiny_clip: Path
+) -> None:
+    asked = fetched(monkeypatch, copy_of_tiny_clip)
+    assert locate.clip_on_hub("seers/tiny-clip").folder == copy_of_tiny_clip
+    assert {Path(name).suffix for name in asked} == {".json", ".txt", ".safetensors"}
+
+
+def test_a_repository_without_safetensors_is_told_with_one_that_has_them(
+    monkeypatch: pytest.MonkeyPatch, copy_of_tiny_clip: Path
+) -> None:
+    (copy_of_tiny_clip / "model.safetensors").unlink()
+    asked = fetched(monkeypatch, copy_of_tiny_clip)
+    with pytest.raises(UserError) as caught:
+        locate.clip_on_hub("seers/tiny-clip")
+    assert caught.value.message == (
+        "seers/tiny-clip is not a CLIP model that sine reads: it has no model.safetensors"
+    )
+    assert caught.value.hint == "choose one that has, for example `--scorer openai/clip-vit-large-patch14`"
+    assert asked == [], "nothing is fetched in vain"

@@ -16,7 +16,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings, load_manifest, write_manifest
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.tune import tune
-from tests.tiny import write_tiny_base
+from tests.tiny import write_tiny_base, write_tiny_clip
 
 TUNE = TuneSettings(
     steps=6,
@@ -66,6 +66,11 @@ def session_on_the_cpu() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_base(tmp_path_factory.mktemp("bases") / "tiny-v", "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_clip(tmp_path_factory.mktemp("scorers") / "tiny-clip")
 
 
 @pytest.fixture(scope="session")

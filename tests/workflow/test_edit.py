@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from safetensors.torch import load_file, save_file
 from sine_cli.errors import SineError, UserError
 from sine_cli.project.manifest import EditSettings
 from sine_cli.project.runs import read_recipe
+from sine_cli.project.source import read_picture
+from sine_cli.scoring.scorer import ranking
 from sine_cli.workflow.adapters import read_record
 from sine_cli.workflow.edit import EditProgress, EditRequest, EditResult, edit
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.record import versions
+from sine_cli.workflow.scorers import open_scorer, score_files
 from sine_cli.workflow.size import Size
 from tests.workflow.conftest import EDIT, Girl
 
@@ -280,6 +283,65 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
         assert image.info["Description"] == PROMPT
     assert sorted(path.name for path in result.folder.iterdir()) == ["0001.png", "0002.png", "run.yaml"]
     assert [path.name for path in tuned.project.edits_dir.iterdir()] == [result.folder.name]
+
+
+# ---------------------------------------------------------------------------------------------------- best
+
+
+def test_the_best_are_marked_and_all_are_kept(tuned: Girl, tiny_clip: Path) -> None:
+    result = run(tuned, count=3, best=2, scorer=str(tiny_clip))
+    scores = result.scores
+    assert scores
+    scorer = open_scorer(str(tiny_clip))
+    assert scores.scorer == scorer.identity
+    source = read_picture(Path("girl/source.png")).image
+    assert scores.each == score_files(scorer, result.pictures, PROMPT, source)
+    assert scores.best == ranking(scores.each)[:2]
+    assert [scores.rank(place) for place in scores.best] == [1, 2]
+    (other,) = {0, 1, 2} - {*scores.best}
+    assert scores.rank(other) is None
+    record = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
+    names = [path.name for path in result.pictures]
+    assert record["scorer"] == asdict(scorer.identity)
+    assert record["scores"] == [
+        {"file": name, "alignment": score.alignment, "distance": score.distance}
+        for name, score in zip(names, scores.each, strict=True)
+    ]
+    assert record["best"] == [names[place] for place in scores.best]
+    assert all(path.is_file() for path in result.pictures)
+
+
+def test_the_pictures_are_the_same_scored_or_not(tuned: Girl, tiny_clip: Path) -> None:
+    scored, plain = run(tuned, count=2, best=1, scorer=str(tiny_clip)), run(tuned, count=2)
+    for one, other in zip(scored.pictures, plain.pictures, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_each_prompt_has_its_own_best(tuned: Girl, tiny_clip: Path) -> None:
+    results = edit(
+        tuned.project,
+        tuned.manifest,
+        asked(prompts=["a dog", "a red castle"], count=2, best=1, scorer=str(tiny_clip)),
+    )
+    for result in results:
+        assert result.scores and len(result.scores.each) == 2 and len(result.scores.best) == 1
+
+
+def test_without_best_no_scorer_is_looked_for(tuned: Girl) -> None:
+    assert run(tuned, scorer="/no/such/clip").scores is None
+
+
+@pytest.mark.parametrize("best", [0, -1, 3])
+def test_more_best_pictures_than_there_are_is_refused(tuned: Girl, best: int) -> None:
+    assert refusal(tuned, count=2, best=best) == (
+        f"--best: must be from 1 to 2, the pictures a prompt (-n), got {best}",
+        "for example `-n 8 --best 1`",
+    )
+
+
+def test_a_scorer_that_is_not_there_is_told_before_anything_is_made(tuned: Girl) -> None:
+    message, _ = refusal(tuned, best=1, scorer="/no/such/clip")
+    assert message == "no such folder: /no/such/clip"
 
 
 # ------------------------------------------------------------------------------------------ what goes wrong

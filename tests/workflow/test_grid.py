@@ -1,5 +1,7 @@
 """Grids: every cell is an edit, and an interrupted grid goes on where it stopped."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ import yaml
 from PIL import Image
 
 from sine_cli.errors import Interrupted, UserError
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import read_recipe, unfinished_runs
+from sine_cli.project.source import read_picture
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.grid import GridProgress, GridRequest, GridResult, grid, resume_grid
+from sine_cli.workflow.scorers import open_scorer, score_files
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.tune import tune
 from tests.workflow.conftest import EDIT, TUNE, Girl
@@ -48,17 +54,21 @@ def run(girl: Girl, request: GridRequest = ASKED) -> GridResult:
     return grid(girl.project, girl.manifest, request)
 
 
+def pictures(result: GridResult) -> list[Path]:
+    return [cell.file for cell in result.cells]
+
+
 def test_a_cell_equals_the_edit_with_the_same_values(tuned: Girl) -> None:
     result = run(tuned)
-    assert [path.name for path in result.cells] == CELLS
+    assert [path.name for path in pictures(result)] == CELLS
     values = [(300, 0.25), (700, 0.25), (300, 0.75), (700, 0.75)]
-    for path, (K, v) in zip(result.cells, values, strict=True):
+    for path, (K, v) in zip(pictures(result), values, strict=True):
         settings = EDIT.model_copy(update={"switch_step": K, "base_weight": v})
         request = EditRequest([PROMPT], settings, size=Size(37, 51), seed=3)
         ((alone,),) = [each.pictures for each in edit(tuned.project, tuned.manifest, request)]
         assert np.array_equal(pixels(path), pixels(alone)), path.name
         assert read_recipe(path) == read_recipe(alone)
-    assert len({path.read_bytes() for path in result.cells}) == 4
+    assert len({path.read_bytes() for path in pictures(result)}) == 4
 
 
 def test_a_grid_is_a_folder_with_its_cells_a_sheet_and_a_record(tuned: Girl) -> None:
@@ -66,7 +76,10 @@ def test_a_grid_is_a_folder_with_its_cells_a_sheet_and_a_record(tuned: Girl) -> 
     assert result.made == 4
     assert result.sheet == result.folder / "grid.png"
     files = sorted(str(p.relative_to(result.folder)) for p in result.folder.rglob("*") if p.is_file())
-    assert files == [*(f"cells/{name}" for name in sorted(CELLS)), "grid.png", "run.yaml"]
+    assert files == [
+        *(f"cells/{name}" for name in sorted(CELLS)),
+        *("grid.png", "run.yaml", "scores.csv", "tradeoff.png"),
+    ]
     record = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
     assert record["command"] == "grid"
     assert (record["switch_steps"], record["base_weights"]) == ([300, 700], [0.25, 0.75])
@@ -95,7 +108,7 @@ def test_an_interrupted_grid_goes_on_and_makes_no_cell_twice(tuned: Girl) -> Non
     assert result.made == 3
     assert sorted({progress.cell for progress in told}) == [2, 3, 4]
     assert result.folder == left.final
-    again = result.cells[0].stat()
+    again = pictures(result)[0].stat()
     assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
     assert unfinished_runs(tuned.project.grids_dir) == []
     assert not left.hidden.exists()
@@ -104,11 +117,14 @@ def test_an_interrupted_grid_goes_on_and_makes_no_cell_twice(tuned: Girl) -> Non
     names = sorted(str(path.relative_to(result.folder)) for path in result.folder.rglob("*"))
     assert names == sorted(str(path.relative_to(unbroken.folder)) for path in unbroken.folder.rglob("*"))
     for path, path_unbroken in zip(
-        [*result.cells, result.sheet], [*unbroken.cells, unbroken.sheet], strict=True
+        [*pictures(result), result.sheet], [*pictures(unbroken), unbroken.sheet], strict=True
     ):
         assert np.array_equal(pixels(path), pixels(path_unbroken))
-    for path, path_unbroken in zip(result.cells, unbroken.cells, strict=True):
+    for path, path_unbroken in zip(pictures(result), pictures(unbroken), strict=True):
         assert path.read_bytes() == path_unbroken.read_bytes()
+    assert result.scores.read_bytes() == unbroken.scores.read_bytes()
+    assert result.tradeoff and unbroken.tradeoff
+    assert result.tradeoff.read_bytes() == unbroken.tradeoff.read_bytes()
 
 
 def test_a_grid_may_be_interrupted_again_and_again(tuned: Girl) -> None:
@@ -151,7 +167,13 @@ def test_without_an_interrupted_grid_there_is_nothing_to_go_on_with(tuned: Girl)
 
 
 @pytest.mark.parametrize(
-    "request_text", ["{}", "cells: []\nadapter: null", "cells: [{size: 3}]\nadapter: null"]
+    "request_text",
+    [
+        "{}",
+        "cells: []\nadapter: null",
+        "cells: [{size: 3}]\nadapter: null",
+        "cells: []\nadapter: null\nbase_revision: x\nscorer: 7",
+    ],
 )
 def test_a_damaged_request_is_told(tuned: Girl, request_text: str) -> None:
     interrupt(tuned, cell=2)
@@ -168,7 +190,7 @@ def test_a_grid_of_the_base_alone_needs_no_tuning_and_goes_on_without(untuned: G
     interrupt(untuned, cell=2, request=request)
     result = resume_grid(untuned.project, untuned.manifest)
     assert result.made == 1
-    assert np.array_equal(pixels(result.cells[0]), pixels(result.cells[1])), "at v = 1 there is no K"
+    assert np.array_equal(pixels(pictures(result)[0]), pixels(pictures(result)[1])), "at v = 1 there is no K"
 
 
 def test_a_grid_with_any_tuned_cell_needs_tuning(untuned: Girl) -> None:
@@ -181,7 +203,7 @@ def test_a_grid_with_any_tuned_cell_needs_tuning(untuned: Girl) -> None:
 def test_values_given_twice_are_made_once_and_keep_their_order_and_digits(tuned: Girl) -> None:
     request = replace(ASKED, switch_steps=[700, 0, 700], base_weights=[0.125, 0.125, 0.5])
     result = run(tuned, request)
-    assert [path.name for path in result.cells] == [
+    assert [path.name for path in pictures(result)] == [
         "K0700_v0.125.png",
         "K0000_v0.125.png",
         "K0700_v0.50.png",
@@ -192,8 +214,8 @@ def test_values_given_twice_are_made_once_and_keep_their_order_and_digits(tuned:
 def test_weights_that_differ_in_the_tenth_digit_have_files_of_their_own(tuned: Girl) -> None:
     weights = [0.1, 0.1000000001, 1 / 3]
     result = run(tuned, replace(ASKED, switch_steps=[0], base_weights=weights))
-    assert len({path.name for path in result.cells}) == 3
-    assert [read_recipe(path)["base_weight"] for path in result.cells] == weights
+    assert len({path.name for path in pictures(result)}) == 3
+    assert [read_recipe(path)["base_weight"] for path in pictures(result)] == weights
 
 
 def test_too_many_cells_are_refused(tuned: Girl) -> None:
@@ -207,3 +229,93 @@ def test_an_empty_prompt_is_refused(tuned: Girl) -> None:
     with pytest.raises(UserError) as caught:
         run(tuned, replace(ASKED, prompt=" "))
     assert caught.value.message == "the prompt is empty"
+
+
+# -------------------------------------------------------------------------------------------------- scores
+
+
+def test_every_cell_is_scored_against_prompt_and_source(tuned: Girl, tiny_clip: Path) -> None:
+    result = run(tuned, replace(ASKED, scorer=str(tiny_clip)))
+    scorer = open_scorer(str(tiny_clip))
+    assert result.scorer == scorer.identity
+    source = read_picture(Path("girl/source.png")).image
+    expected = [score for path in pictures(result) for score in score_files(scorer, [path], PROMPT, source)]
+    for cell, score in zip(result.cells, expected, strict=True):
+        assert cell.score.alignment == pytest.approx(score.alignment, abs=1e-5)
+        assert cell.score.distance == pytest.approx(score.distance, abs=1e-5)
+    assert len({cell.score for cell in result.cells}) == 4
+    header, *rows = result.scores.read_text("utf-8").splitlines()
+    assert header == "file,switch_step,base_weight,alignment,distance,scorer,distance_measure"
+    places = [(300, 0.25), (700, 0.25), (300, 0.75), (700, 0.75)]
+    assert [(cell.switch_step, cell.base_weight) for cell in result.cells] == places
+    by = f"{tiny_clip},features of {tiny_clip}"
+    assert rows == [
+        f"cells/{name},{K},{v},{cell.score.alignment},{cell.score.distance},{by}"
+        for name, (K, v), cell in zip(CELLS, places, result.cells, strict=True)
+    ]
+    record = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
+    assert record["scorer"] == {
+        "name": str(tiny_clip),
+        "revision": scorer.revision,
+        "distance": f"features of {tiny_clip}",
+    }
+    assert result.tradeoff == result.folder / "tradeoff.png"
+
+
+def test_a_grid_of_one_cell_has_no_trade_off_to_show(tuned: Girl) -> None:
+    result = run(tuned, replace(ASKED, switch_steps=[300], base_weights=[0.5]))
+    assert result.tradeoff is None
+    assert not (result.folder / "tradeoff.png").exists()
+    assert len(result.scores.read_text("utf-8").splitlines()) == 2
+
+
+def test_a_grid_goes_on_with_the_scorer_that_was_asked_for_from_anywhere(
+    tuned: Girl, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relative = os.path.relpath(tiny_clip)
+    interrupt(tuned, cell=2, request=replace(ASKED, scorer=relative))
+    project = Project(tuned.project.root.resolve())
+    monkeypatch.chdir("girl")
+    assert resume_grid(project, load_manifest(project.manifest_path)).scorer.name == str(tiny_clip)
+
+
+def test_a_grid_that_was_begun_before_grids_were_scored_goes_on_with_the_bundled_scorer(tuned: Girl) -> None:
+    interrupt(tuned, cell=2)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    path = left.hidden / "request.yaml"
+    request = yaml.safe_load(path.read_text("utf-8"))
+    assert request.pop("scorer") == "mini"
+    path.write_text(yaml.safe_dump(request), "utf-8")
+    assert resume_grid(tuned.project, tuned.manifest).scorer.name == "mini"
+
+
+def test_a_scorer_that_is_not_there_is_told_before_anything_is_made(tuned: Girl, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(tuned, replace(ASKED, scorer=str(tmp_path)))
+    assert caught.value.message.startswith(f"{tmp_path} is not a whole CLIP model's folder: it lacks ")
+    assert not tuned.project.grids_dir.exists()
+
+
+def test_a_scorer_that_is_gone_keeps_an_interrupted_grid_as_it_was(
+    tuned: Girl, tiny_clip: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(tiny_clip, tmp_path / "clip"))
+    interrupt(tuned, cell=2, request=replace(ASKED, scorer=str(moved)))
+    shutil.rmtree(moved)
+    with pytest.raises(UserError) as caught:
+        resume_grid(tuned.project, tuned.manifest)
+    assert caught.value.message == f"no such folder: {moved}"
+    shutil.copytree(tiny_clip, moved)
+    assert resume_grid(tuned.project, tuned.manifest).made == 3
+
+
+def test_an_interruption_while_scoring_keeps_every_cell(tuned: Girl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sine_cli.workflow.grid.load_scorer", interrupted)
+        with pytest.raises(Interrupted) as caught:
+            run(tuned)
+    assert caught.value.hint == "4 of 4 cells are kept; `sine grid --resume` goes on"
+    assert resume_grid(tuned.project, tuned.manifest).made == 0

@@ -1,0 +1,87 @@
+"""Which model scores: the bundled one, a repository of the hub, or a folder; and scores of files."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from sine_cli.errors import UserError
+from sine_cli.models import locate
+from sine_cli.models.locate import Location
+from sine_cli.project.files import printable, shown
+from sine_cli.workflow.bases import HUB_ID
+
+if TYPE_CHECKING:  # torch comes with the scorer itself, after all that can be wrong is looked at
+    from sine_cli.scoring.scorer import Score, Scorer
+
+BUNDLED = "mini"
+
+
+@dataclass(frozen=True)
+class LocatedScorer:
+    """A scorer on this disk, not loaded yet.
+
+    Attributes:
+        name: mini, a hub id, or the absolute path of a folder.
+    """
+
+    name: str
+    location: Location
+
+
+def locate_scorer(name: str | None) -> LocatedScorer:
+    """Where the scorer called `name` lies, the bundled one for None; fetched where it must be, not loaded.
+
+    Raises:
+        UserError: no such scorer, or it is not whole.  SineError: the hub cannot be reached.
+    """
+    if name is None or name == BUNDLED:
+        return LocatedScorer(BUNDLED, locate.clip_in_folder(locate.in_package("sine_cli.mini", "scorer")))
+    if Path(name).is_dir():
+        folder = Path(name).resolve()
+        return LocatedScorer(str(folder), locate.clip_in_folder(folder))
+    if HUB_ID.fullmatch(name):
+        return LocatedScorer(name, locate.clip_on_hub(name))
+    if name.startswith(("/", ".", "~")):
+        message = f"no such folder: {shown(Path(name))}"
+    else:
+        message = f'no scorer called "{printable(name)}"'
+    raise UserError(message, f"give `{BUNDLED}`, a hub id or a CLIP model's folder as `--scorer`")
+
+
+def load_scorer(located: LocatedScorer) -> "Scorer":
+    """The scorer in memory, on the best device. Raises UserError where its files are unfit."""
+    from sine_cli.models.device import best_device
+    from sine_cli.scoring.clip import Clip
+    from sine_cli.scoring.distance import distance_for
+    from sine_cli.scoring.scorer import Scorer
+
+    clip = Clip(located.location.folder, best_device())
+    return Scorer(located.name, located.location.revision, clip, distance_for(clip, located.name))
+
+
+def open_scorer(name: str | None = None) -> "Scorer":
+    """`locate_scorer`, then `load_scorer`."""
+    return load_scorer(locate_scorer(name))
+
+
+def tell_unread(scorer: "Scorer", prompts: list[str], on_notice: Callable[[str], None]) -> None:
+    """Give notice of prompts that the scorer does not read to their end."""
+    for prompt in dict.fromkeys(prompts):
+        if not scorer.clip.reads_whole(prompt):
+            on_notice(
+                f'"{prompt[:40]}..." is longer than the scorer `{scorer.name}` reads; its end does not count'
+            )
+
+
+def score_files(scorer: "Scorer", files: list[Path], prompt: str, source: Image.Image) -> "list[Score]":
+    """The scores of pictures that sine has just made, of any size: `read_picture` would refuse small ones."""
+
+    def pictures() -> Iterator[Image.Image]:
+        for file in files:
+            with Image.open(file) as image:
+                yield image.convert("RGB")
+
+    return scorer.score(pictures(), prompt, source)

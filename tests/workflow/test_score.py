@@ -1,0 +1,96 @@
+"""Pictures of any origin are held against the right words and the right source."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sine_cli.errors import UserError
+from sine_cli.project.source import read_picture
+from sine_cli.workflow.edit import EditRequest, EditResult, edit
+from sine_cli.workflow.score import ScoreRequest, score
+from sine_cli.workflow.scorers import open_scorer
+from tests.workflow.conftest import EDIT, Girl
+
+
+def made(girl: Girl, *prompts: str) -> list[EditResult]:
+    settings = EDIT.model_copy(update={"base_weight": 1.0, "steps": 2})
+    return edit(girl.project, girl.manifest, EditRequest([*prompts], settings, count=2))
+
+
+def test_each_picture_is_held_against_its_own_prompt_and_its_project_s_source(
+    untuned: Girl, tiny_clip: Path
+) -> None:
+    boats, trees = made(untuned, "a boat", "a red tree")
+    files = [boats.pictures[0], *trees.pictures, boats.pictures[1]]
+    result = score(ScoreRequest(files, scorer=str(tiny_clip)))
+    assert [each.file for each in result.pictures] == files
+    assert [each.prompt for each in result.pictures] == ["a boat", "a red tree", "a red tree", "a boat"]
+    scorer = open_scorer(str(tiny_clip))
+    assert result.scorer == scorer.identity
+    source = read_picture(Path("girl/source.png")).image
+    for each in result.pictures:
+        (alone,) = scorer.score([read_picture(each.file).image], each.prompt, source)
+        assert each.score.alignment == pytest.approx(alone.alignment, abs=1e-5)
+        assert each.score.distance == pytest.approx(alone.distance, abs=1e-5)
+
+
+def test_the_source_itself_has_no_distance(untuned: Girl, tiny_clip: Path) -> None:
+    source = Path("girl/source.png")
+    (scored,) = score(ScoreRequest([source], "a girl", scorer=str(tiny_clip))).pictures
+    assert scored.score.distance == 0
+
+
+def test_a_project_is_found_by_where_the_picture_lies_not_by_where_one_works(
+    untuned: Girl, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (boats,) = made(untuned, "a boat")
+    request = ScoreRequest(boats.pictures, scorer=str(tiny_clip))
+    expected = [each.score for each in score(request).pictures]
+    monkeypatch.chdir(boats.folder)
+    here = replace(request, pictures=[Path(path.name) for path in boats.pictures])
+    assert [each.score for each in score(here).pictures] == expected
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    climbing = replace(request, pictures=[Path("..", path.name) for path in boats.pictures])
+    assert [each.score for each in score(climbing).pictures] == expected
+
+
+def test_a_picture_in_no_project_has_no_distance_unless_a_source_is_given(
+    picture: Path, tiny_clip: Path
+) -> None:
+    request = ScoreRequest([picture], "a girl", scorer=str(tiny_clip))
+    assert [each.score.distance for each in score(request).pictures] == [None]
+    assert [each.score.distance for each in score(replace(request, source=picture)).pictures] == [0]
+
+
+def test_a_prompt_that_is_given_goes_before_the_picture_s_own(untuned: Girl, tiny_clip: Path) -> None:
+    (boats,) = made(untuned, "a boat")
+    (own, _) = score(ScoreRequest(boats.pictures, scorer=str(tiny_clip))).pictures
+    (given, _) = score(ScoreRequest(boats.pictures, "a red tree", scorer=str(tiny_clip))).pictures
+    assert (own.prompt, given.prompt) == ("a boat", "a red tree")
+    assert own.score.alignment != given.score.alignment
+    assert own.score.distance == given.score.distance
+
+
+def test_a_turned_photograph_is_scored_upright(tiny_clip: Path, picture: Path) -> None:
+    upright = Image.open(picture)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    upright.transpose(Image.Transpose.ROTATE_90).save("turned.png", exif=exif)
+    request = ScoreRequest([Path("turned.png")], "a girl", picture, str(tiny_clip))
+    assert score(request).pictures[0].score.distance == 0
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_prompt_is_refused(picture: Path, prompt: str) -> None:
+    with pytest.raises(UserError) as caught:
+        score(ScoreRequest([picture], prompt))
+    assert caught.value.message == "the prompt is empty"
+
+
+def test_words_that_the_scorer_does_not_read_are_told(picture: Path, tiny_clip: Path) -> None:
+    notices: list[str] = []
+    score(ScoreRequest([picture, picture], "a boat on a lake " * 9, scorer=str(tiny_clip)), notices.append)
+    assert len(notices) == 1 and notices[0].startswith('"a boat on a lake a boat on a lake a boat..."')

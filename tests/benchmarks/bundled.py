@@ -19,6 +19,7 @@ from PIL import Image
 
 from sine_cli.mini import pictures
 from sine_cli.mini.pictures import Labels, prompt
+from sine_cli.mini.sources import read_photographs
 from sine_cli.mini.vocabulary import PLACES, STYLES
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import load_base
@@ -30,6 +31,7 @@ from sine_cli.workflow.render import Recipe, Renderer, embed
 from sine_cli.workflow.scorers import open_scorer
 from sine_cli.workflow.size import Size
 
+HERE = Path(__file__).parent
 AMONG = 20
 SIDE = 128
 
@@ -76,6 +78,20 @@ def accuracy(
     return hits / len(labels)
 
 
+def on_photographs(clip: Clip, packages: Path) -> None:
+    """What the scorer makes of photographs it was not trained on: the place of each one's caption."""
+    images, labels = read_photographs(packages, HERE / "photographs.tsv")
+    captions = sorted({caption for _, caption in labels if caption})
+    prompts = [f"a photo of {caption}" for caption in captions]
+    similarity = clip.similarity([Image.fromarray(image) for image in images], prompts)
+    print(f"\n| photograph of | place of its caption among {len(captions)} | taken for |")
+    print("| --- | --- | --- |")
+    for (_, own), scores in zip(labels, similarity.tolist(), strict=True):
+        if own:
+            order = sorted(range(len(captions)), key=lambda i: -scores[i])
+            print(f"| {own} | {order.index(captions.index(own)) + 1} | {captions[order[0]]} |")
+
+
 def sheet(real: list[Image.Image], made: list[Image.Image]) -> Image.Image:
     """Real composites above the pictures made of the same prompts, the first forty."""
     out = Image.new("RGB", (10 * SIDE, 8 * SIDE))
@@ -115,6 +131,7 @@ def main() -> None:
         rows[f"{key}, of {len(words)}"] = [accuracy(clip, each, labels, key, words) for each in (real, made)]
     for name, (of_real, of_made) in rows.items():
         print(f"| {name} | {of_real:.2f} | {of_made:.2f} | {of_made / of_real:.2f} |", flush=True)
+    on_photographs(clip, options.work / "packages")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sine_cli.mini import autoencoder, clip, dataset, latents, sources, text, unet
@@ -33,7 +34,7 @@ class Plan:
     shard: int = dataset.SHARD
     autoencoder_steps: int = 9000
     text_steps: int = 300
-    scorer_steps: int = 900
+    scorer_steps: int = 3000
     unet_steps: int = 6000
 
 
@@ -68,7 +69,7 @@ def build(work: Path, out: Path, plan: Plan, report: Report) -> None:
     captions = sorted({text_["caption"] for text_ in texts})
     tokenizer = text.new_tokenizer(captions)
     tower, _ = text.train(tokenizer, texts, checkpoints / "text", plan.text_steps, _named("text", report))
-    encoded, pooled = encode_captions(tower, tokenizer, captions)
+    encoded, pooled = encoded_captions(work / "captions.safetensors", tower, tokenizer, captions)
     null, _ = encode_captions(tower, tokenizer, [""])
 
     # 5. The scorer
@@ -106,6 +107,16 @@ def gather(work: Path, report: Report) -> None:
     np.save(work / "photographs.npy", photographs)
     (work / "sources.json").write_text(json.dumps({"icons": icon_labels, "photographs": photograph_labels}))
     report(f"{len(icons)} icons and {len(photographs)} photographs")
+
+
+def encoded_captions(file: Path, tower: Any, tokenizer: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
+    """As `encode_captions`, kept in a file."""
+    if not file.is_file():
+        hidden, pooled = encode_captions(tower, tokenizer, captions)
+        save_file({"hidden": hidden, "pooled": pooled}, file.with_name(f".{file.name}"))
+        file.with_name(f".{file.name}").rename(file)
+    kept = load_file(file)
+    return kept["hidden"], kept["pooled"]
 
 
 @torch.no_grad()

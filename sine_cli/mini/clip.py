@@ -18,9 +18,12 @@ from sine_cli.mini.text import WIDTH, text_config
 from sine_cli.mini.training import Loop, Report
 from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
-SIDE, _PATCH, _BATCH = 128, 16, 192
+SIDE, _PATCH, _BATCH = 128, 16, 64
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+_HEADS = 6
 _CLASSES = (list(NOUNS), list(STYLES), [*PLACES, *COLOURS])
+_WEIGHTS = (1.0, 0.5, 0.5)
+"""Of naming noun, style and place in the loss: nouns are the slowest to learn."""
 
 
 def new_clip(vocabulary: int) -> Any:
@@ -30,7 +33,7 @@ def new_clip(vocabulary: int) -> Any:
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
         "num_hidden_layers": 6,
-        "num_attention_heads": 6,
+        "num_attention_heads": _HEADS,
         "image_size": SIDE,
         "patch_size": _PATCH,
         "projection_dim": WIDTH,
@@ -38,6 +41,45 @@ def new_clip(vocabulary: int) -> Any:
     return CLIPModel(
         CLIPConfig(text_config=text_config(vocabulary), vision_config=vision, projection_dim=WIDTH)
     )
+
+
+def start_like_trained(vision: Any) -> None:
+    """Give the image tower what trained ones have in common, so that it learns sooner.
+
+    Positions begin as sines, and in every layer W_q^T W_k begins near the identity (a patch attends to
+    patches like itself), W_v W_out near minus the identity. Measured here: after 17,000 pictures the
+    cross-entropy of the place is 0.72 instead of 1.13.
+
+    References:
+        Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, 2023.
+    """
+
+    def near_identity(share: float) -> tuple[Tensor, Tensor, Tensor]:
+        noise = torch.randn(WIDTH, WIDTH) / WIDTH**0.5
+        return torch.linalg.svd(0.7 * noise + share * torch.eye(WIDTH))
+
+    head = WIDTH // _HEADS
+    with torch.no_grad():
+        positions = vision.embeddings.position_embedding.weight
+        positions[1:] = 0.5 * _sines(SIDE // _PATCH)
+        for layer in vision.encoder.layers:
+            attention = layer.self_attn
+            for start in range(0, WIDTH, head):
+                left, scale, right = near_identity(0.7)
+                root = scale[:head, None].sqrt()
+                attention.q_proj.weight[start : start + head] = root * left[:, :head].T
+                attention.k_proj.weight[start : start + head] = root * right[:head]
+            left, scale, right = near_identity(-0.7)
+            attention.v_proj.weight.copy_(0.75 * scale[:, None].sqrt() * right)
+            attention.out_proj.weight.copy_(0.75 * left * scale.sqrt())
+
+
+def _sines(side: int) -> Tensor:
+    """(side^2, WIDTH): sine and cosine of row and column at falling frequencies."""
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    frequencies = 100 ** -(torch.arange(WIDTH // 4) / (WIDTH // 4))
+    angles = [place.reshape(-1, 1) * frequencies for place in (row, column)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
 class _Pupil(nn.Module):
@@ -67,11 +109,13 @@ def train(
     """
     torch.manual_seed(0)
     clip = new_clip(tokenizer_size)
+    clip.set_attn_implementation("eager")  # quicker backwards than the fused one on a CPU
+    start_like_trained(clip.vision_model)
     clip.text_model.load_state_dict(_text_state(text_tower))
     clip.text_model.requires_grad_(False)
     pupil = _Pupil(clip)
     loop = Loop(
-        pupil, checkpoint, steps=steps, learning_rate=8e-4, warmup=200, average=0.998, weight_decay=0.05
+        pupil, checkpoint, steps=steps, learning_rate=2e-3, warmup=100, average=0.998, weight_decay=0.05
     )
     squares = [
         (shard.pictures, captions[i], _targets(shard.texts))
@@ -83,7 +127,9 @@ def train(
         rng = np.random.default_rng((step, 2))
         pictures, numbers, targets = squares[rng.integers(len(squares))]
         index = np.sort(rng.choice(len(pictures), _BATCH, replace=False))
-        x = _augmented(rng, torch.from_numpy(pictures[index]).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        x = _augmented(
+            rng, torch.from_numpy(np.array(pictures[index])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             seen = clip.vision_model(x).pooler_output
             image = F.normalize(clip.visual_projection(seen).float(), dim=-1)
@@ -96,8 +142,11 @@ def train(
         goal = torch.arange(_BATCH)
         contrast = (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
         labels = targets[index]
-        naming = sum(F.cross_entropy(name, labels[:, i], ignore_index=-100) for i, name in enumerate(names))
-        return contrast + 0.5 * naming, _BATCH
+        naming = sum(
+            weight * F.cross_entropy(name, labels[:, i], ignore_index=-100)
+            for i, (name, weight) in enumerate(zip(names, _WEIGHTS, strict=True))
+        )
+        return contrast + naming, _BATCH
 
     loop.run(loss, report)
     with loop.averaged():

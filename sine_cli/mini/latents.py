@@ -26,7 +26,8 @@ def encode(autoencoder: Any, shards: list[Shard], on_done: Callable[[int, int], 
         pictures = shard.pictures
         parts = []
         for start in range(0, len(pictures), _BATCH):
-            batch = torch.from_numpy(pictures[start : start + _BATCH]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            pixels = np.array(pictures[start : start + _BATCH])
+            batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 z = autoencoder.encode(batch.contiguous(memory_format=torch.channels_last)).latent
             parts.append(z.float().numpy().astype(np.float16))

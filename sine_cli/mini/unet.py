@@ -87,7 +87,7 @@ def train(
         index = torch.randint(0, len(chosen.latents), (size,), generator=generator)
         x_0 = chosen.latents[index].float()
         texts = encoded[chosen.captions[index]].float()
-        texts[torch.rand(size, generator=generator) < _DROPPED] = null
+        texts[torch.rand(size, generator=generator) < _DROPPED] = null.float()
         # A time in each of `size` equal parts of 0..1000: the loss of a batch varies less
         t = ((torch.arange(size) + torch.rand(size, generator=generator)) * (1000 / size)).long()
         eps = torch.randn(x_0.shape, generator=generator)

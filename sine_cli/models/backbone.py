@@ -4,7 +4,7 @@ A tuned model is the base with a LoRA and a position. Base rows see neither, bit
 the LoRA of its name and none to rows named `__base__`, and a position is added to its model's rows alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,7 +87,7 @@ class UNetBackbone:
             return self.unet(x_t.to(dtype), t, prompts.to(dtype)).sample.float()
 
     @contextmanager
-    def _condition(self, names: list[str], boxes: list[Tensor | None], *, mixed: bool) -> Iterator[None]:
+    def _condition(self, names: list[str], boxes: Sequence[Tensor | None], *, mixed: bool) -> Iterator[None]:
         """What the hooks below read: the model of each row, and its box.
 
         Without `mixed` peft gives every row the active adapter, which is quicker.

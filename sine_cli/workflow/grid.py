@@ -222,14 +222,9 @@ def _make(
             write_bytes(run.folder / TRADEOFF, plot)
 
         # 7. The sheet
-        shared = first.as_dict()
-        for axis in ("switch_step", rows.field):
-            shared.pop(axis, None)
-        parts = zip(*(recipe.as_dict()["guides"] for recipe in recipes), strict=True)
-        shared["guides"] = [_in_common(each) for each in parts]  # the axes vary some of theirs too
         axes = {"switch_steps": _columns(recipes), f"{rows.field}s": rows.values}
         scored = {"seconds": seconds, "scorer": asdict(scorer.identity)}
-        record = {"command": "grid", **shared, **axes, **scored, **studio.provenance()}
+        record = {"command": "grid", **_shared(recipes, rows), **axes, **scored, **studio.provenance()}
         run.save_image("grid.png", _sheet(studio, run, recipes), record)
     except KeyboardInterrupt:
         kept = sum((run.folder / _cell_name(recipe, rows)).is_file() for recipe in recipes)
@@ -324,6 +319,15 @@ class _Rows:
 
     def of(self, recipe: Recipe) -> float:
         return recipe.base_weight if self.guide is None else recipe.guides[self.guide].weight
+
+
+def _shared(recipes: list[Recipe], rows: _Rows) -> dict[str, Any]:
+    """What the recipes share besides their axes, which may vary K and weight of guides too."""
+    shared = recipes[0].as_dict()
+    for axis in ("switch_step", rows.field):
+        shared.pop(axis, None)
+    parts = zip(*(recipe.as_dict()["guides"] for recipe in recipes), strict=True)
+    return {**shared, "guides": [_in_common(each) for each in parts]}
 
 
 def _in_common(records: Iterable[dict[str, Any]]) -> dict[str, Any]:

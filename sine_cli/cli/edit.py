@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sine_cli.cli.options import (
+    GuideOption,
     JsonOption,
     NegativeOption,
     NoPositionOption,
@@ -18,9 +19,13 @@ from sine_cli.cli.options import (
     SolverOption,
     SourcePromptOption,
     StepsOption,
+    SwitchStepOption,
+    WeightOption,
     check_seed,
     edit_settings,
     open_project,
+    parse_crop_option,
+    parse_guide_options,
     parse_size_option,
 )
 from sine_cli.errors import UserError
@@ -38,18 +43,23 @@ def edit(
     size: SizeOption = None,
     count: Annotated[int, typer.Option("-n", "--count", help="Pictures a prompt.")] = 1,
     seed: SeedOption = 0,
-    switch_step: Annotated[
-        int | None, typer.Option("-K", "--switch-step", help="Guided by the picture while t > K, 0 to 1000.")
-    ] = None,
-    base_weight: Annotated[
-        float | None, typer.Option("-v", "--base-weight", help="Weight of the base while guided, 0 to 1.")
-    ] = None,
+    switch_step: SwitchStepOption = None,
+    base_weight: WeightOption = None,
     guidance_scale: ScaleOption = None,
     steps: StepsOption = None,
     solver: SolverOption = None,
     negative: NegativeOption = None,
     source_prompt: SourcePromptOption = None,
     no_position: NoPositionOption = False,
+    guide: GuideOption = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            "--crop",
+            metavar="h1,w1,h2,w2",
+            help="The part of the picture to make, the whole being 0,0,1,1; may reach beyond it.",
+        ),
+    ] = None,
     best: Annotated[
         int | None,
         typer.Option("--best", help="Mark the best so many of each prompt, by words and source."),
@@ -66,6 +76,7 @@ def edit(
     sine edit "a sculpture of a girl" --size 640x512
     sine edit "a castle in the snow" -n 8 --best 1 -K 500
     sine edit "a sketch of a dog" "a neon sign of a dog"
+    sine edit "painting of a dog" --guide ../starry-night:0.3
     cat prompts.txt | sine edit - --json
     """
     from sine_cli.console import Console
@@ -88,6 +99,8 @@ def edit(
             f"for example `-n 8 --best 1 --scorer {scorer}`",
         )
     wanted = parse_size_option(size)
+    guides = parse_guide_options(guide)
+    box = parse_crop_option(crop)
     first_seed = check_seed(seed)
     texts = _read_prompts(prompts)
     with console.progress() as update:
@@ -107,6 +120,8 @@ def edit(
             not no_position,
             best,
             scorer,
+            guides,
+            box,
         )
         results = edit(opened, manifest, request, on_progress, console.warn)
     console.result(

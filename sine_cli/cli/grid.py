@@ -1,11 +1,12 @@
-"""`sine grid`: one prompt over switch steps K and base weights v."""
+"""`sine grid`: one prompt over switch steps K and base weights v, or a guide's weights."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sine_cli.cli.options import (
+    GuideOption,
     JsonOption,
     NegativeOption,
     NoPositionOption,
@@ -21,9 +22,17 @@ from sine_cli.cli.options import (
     check_seed,
     edit_settings,
     open_project,
+    parse_guide_options,
     parse_size_option,
 )
 from sine_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from sine_cli.project.manifest import Manifest
+    from sine_cli.workflow.guides import GuideRequest
+
+ROWS = "0.3,0.5,0.7,0.9"
+"""Base weights, where neither they nor a guide's are given."""
 
 RESUMED_WITH = ("project", "resume", "as_json", "quiet")
 """What may be given beside --resume: all else was said when the grid was begun."""
@@ -37,8 +46,11 @@ def grid(
         str, typer.Option("-K", "--switch-steps", help="Columns: a list, or start:stop:step, in 0 to 1000.")
     ] = "0,200,400,600,800,1000",
     base_weights: Annotated[
-        str, typer.Option("-v", "--base-weights", help="Rows: a list, or start:stop:step, in 0 to 1.")
-    ] = "0.3,0.5,0.7,0.9",
+        str | None,
+        typer.Option(
+            "-v", "--base-weights", help=f"Rows: a list, or start:stop:step, in 0 to 1; default: {ROWS}."
+        ),
+    ] = None,
     size: SizeOption = None,
     seed: SeedOption = 0,
     guidance_scale: ScaleOption = None,
@@ -47,6 +59,7 @@ def grid(
     negative: NegativeOption = None,
     source_prompt: SourcePromptOption = None,
     no_position: NoPositionOption = False,
+    guide: GuideOption = None,
     scorer: ScorerOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest interrupted grid.")] = False,
     as_json: JsonOption = False,
@@ -55,12 +68,13 @@ def grid(
     """Make one prompt over K and v, with a sheet of all.
 
     A picture for each switch step K (columns) and base weight v (rows), and a table and a plot of how well
-    each shows the prompt and how far it is from the source. What is done is kept: after an interruption
-    `sine grid --resume` goes on.
+    each shows the prompt and how far it is from the source. Several weights of a guide take the place of
+    v. What is done is kept: after an interruption `sine grid --resume` goes on.
 
     \b
     sine grid "a sculpture of a girl"
     sine grid "a castle in the snow" -K 200:800:200 -v 0.5,0.7
+    sine grid "painting of a dog" --guide ../starry-night:0,0.2,0.4
     sine grid --resume
     """
     from sine_cli.console import Console
@@ -76,7 +90,8 @@ def grid(
         manifest, guidance_scale=guidance_scale, steps=steps, solver=solver, negative=negative
     )
     columns = [_whole("-K", K) for K in parse_values("-K", switch_steps, 0, 1000)]
-    rows = parse_values("-v", base_weights, 0, 1)
+    guides = parse_guide_options(guide)
+    rows = _base_weights(base_weights, guides, manifest)
     wanted = parse_size_option(size)
     first_seed = check_seed(seed)
     with console.progress() as update:
@@ -98,6 +113,7 @@ def grid(
                 source_prompt,
                 not no_position,
                 scorer,
+                guides,
             )
             result = grid(opened, manifest, request, on_progress, console.warn)
     before = len(result.cells) - result.made
@@ -121,6 +137,7 @@ def grid(
                     "file": str(cell.file),
                     "switch_step": cell.switch_step,
                     "base_weight": cell.base_weight,
+                    **({} if cell.guide_weight is None else {"guide_weight": cell.guide_weight}),
                     "alignment": cell.score.alignment,
                     "distance": cell.score.distance,
                 }
@@ -144,6 +161,13 @@ def _refuse_others(context: typer.Context) -> None:
         raise UserError(
             f"--resume goes on with what was asked for then; it takes no {given}", "type `sine grid --resume`"
         )
+
+
+def _base_weights(given: str | None, guides: "tuple[GuideRequest, ...]", manifest: "Manifest") -> list[float]:
+    """The values of -v; the manifest's one where the weights of a guide are the rows."""
+    if given is None and any(len(guide.weights) > 1 for guide in guides):
+        return [manifest.edit.base_weight]
+    return parse_values("-v", given or ROWS, 0, 1)
 
 
 def parse_values(option: str, text: str, least: float, most: float) -> list[float]:

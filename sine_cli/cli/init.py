@@ -21,7 +21,9 @@ def init(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", help="The whole source prompt, instead of one made from the above."),
+        typer.Option(
+            "--prompt", help="The whole source prompt, instead of one made from the above; [*] is the token."
+        ),
     ] = None,
     base: Annotated[
         str | None,

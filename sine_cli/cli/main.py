@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sine_cli.cli import demo, edit, grid, init, score, show, tune
+from sine_cli.cli import compare, demo, edit, grid, init, score, show, tune
 from sine_cli.errors import Interrupted, SineError
 
 app = typer.Typer(
@@ -42,12 +42,13 @@ def sine(
     sine tune                                teach an adapter the picture
     sine edit "a sculpture of a girl"        pictures from words
     sine grid "a sculpture of a girl"        one prompt over K and v
+    sine compare "a sculpture of a girl"     the same by other methods
     sine score girl/edits/*/*.png            pictures against words and source
     sine demo                                all of it on a shipped picture
     """
 
 
-for command in (init, tune, edit, grid, score, show, demo):
+for command in (init, tune, edit, grid, compare, score, show, demo):
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 

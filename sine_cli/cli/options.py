@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from sine_cli.console import Console
     from sine_cli.project.folder import Project
     from sine_cli.project.manifest import EditSettings, Manifest
-    from sine_cli.workflow.size import Size
+    from sine_cli.workflow.guides import GuideRequest
+    from sine_cli.workflow.size import Box, Size
 
 ProjectOption = Annotated[
     Path | None,
@@ -30,6 +31,12 @@ SizeOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", "-s", help="Seed of the first picture, 0 or more.")]
+SwitchStepOption = Annotated[
+    int | None, typer.Option("-K", "--switch-step", help="Guided by the picture while t > K, 0 to 1000.")
+]
+WeightOption = Annotated[
+    float | None, typer.Option("-v", "--base-weight", help="Weight of the base while guided, 0 to 1.")
+]
 ScaleOption = Annotated[
     float | None,
     typer.Option("-w", "--guidance-scale", help="Classifier-free guidance, 1 to 100."),
@@ -43,7 +50,17 @@ NegativeOption = Annotated[
 SourcePromptOption = Annotated[
     str | None,
     typer.Option(
-        "--source-prompt", help="What the tuned model is given; default: the prompt it was tuned with."
+        "--source-prompt",
+        help="What the tuned model is given, [*] being the token; default: the prompt it was tuned with.",
+    ),
+]
+GuideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guide",
+        metavar="PROJECT:WEIGHT",
+        help="Another tuned project guides too, with some of the base's weight; :K and :PROMPT may follow. "
+        "May be given again.",
     ),
 ]
 ScorerOption = Annotated[
@@ -53,7 +70,7 @@ ScorerOption = Annotated[
     ),
 ]
 NoPositionOption = Annotated[
-    bool, typer.Option("--no-position", help="Do not tell the tuned model where things lie.")
+    bool, typer.Option("--no-position", help="Do not tell the tuned models where things lie.")
 ]
 
 
@@ -77,6 +94,18 @@ def parse_size_option(text: str | None) -> "Size | None":
     from sine_cli.workflow.size import parse_size
 
     return None if text is None else parse_size(text)
+
+
+def parse_crop_option(text: str | None) -> "Box | None":
+    from sine_cli.workflow.size import parse_crop
+
+    return None if text is None else parse_crop(text)
+
+
+def parse_guide_options(texts: list[str] | None) -> "tuple[GuideRequest, ...]":
+    from sine_cli.workflow.guides import parse_guide
+
+    return tuple(parse_guide(text) for text in texts or ())
 
 
 LARGEST_SEED = 2**62

@@ -46,6 +46,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
         ),
         *_newest("edits", there.edits),
         *_newest("grids", there.grids),
+        *(_newest("comparisons", there.comparisons) if there.comparisons else []),
         *[("unfinished", f"{path.name}  (`sine grid --resume`)") for path in there.unfinished],
     ]
     console.result(
@@ -57,6 +58,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
             "checkpoint": there.checkpoint,
             "edits": [str(run.path) for run in there.edits],
             "grids": [str(run.path) for run in there.grids],
+            "comparisons": [str(run.path) for run in there.comparisons],
             "unfinished": [str(path) for path in there.unfinished],
         },
     )

@@ -3,13 +3,19 @@
     Eq. 2    eps~ = w eps(z_t, c) + (1 - w) eps(z_t)                                   t <= K
     Eq. 3    eps~ = w (v eps(z_t, c) + (1 - v) eps^(z_t, c^)) + (1 - w) eps(z_t)       t >  K
 
-Both are one weighted sum over three branches whose weights add up to one. A branch without weight is
-never evaluated, so a step costs three model rows while t > K, two after, and one where w = 1.
+With several guides, each a tuned model with its own prompt c_i, weight b_i and switch step K_i:
+
+    eps~ = w ((1 - sum b_i) eps(z_t, c) + sum b_i eps^_i(z_t, c_i)) + (1 - w) eps(z_t),    i with t > K_i
+
+Eq. 3 has one guide, of weight b = 1 - v; Eq. 2 has none. All are one weighted sum whose weights add up to
+one. A branch without weight is never evaluated, so a step with one guide costs three model rows while
+t > K, two after, and one where w = 1.
 
 References:
-    SINE, Sec. 3.2.  Classifier-Free Diffusion Guidance, Ho and Salimans, 2022.
+    SINE, Sec. 3.2 and 4.4.  Classifier-Free Diffusion Guidance, Ho and Salimans, 2022.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,18 +24,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Branch:
-    """One conditional prediction of one of the two models.
+    """One conditional prediction of one of the models.
 
     Args:
         prompt: text embedding, (L, D).
         box: the part of the picture that the latents show, (4,) for [h1, w1, h2, w2]; None gives the
             model no position.
-        tuned: the tuned model (base + adapter) or the base alone.
+        tuned: the name of the tuned model (base + adapter) that predicts; None for the base alone.
     """
 
     prompt: Tensor
     box: Tensor | None = None
-    tuned: bool = False
+    tuned: str | None = None
 
 
 Backbone = Callable[[Tensor, int, list[Branch]], list[Tensor]]
@@ -37,24 +43,35 @@ Backbone = Callable[[Tensor, int, list[Branch]], list[Tensor]]
 
 
 @dataclass(frozen=True)
+class Guide:
+    """How strongly and until when one tuned model guides.
+
+    Args:
+        weight: b in [0, 1], its share of the conditional prediction; 1 - v in Eq. 3.
+        switch_step: K in [0, T]; the guide has its weight while t > K, and none once t <= K.
+    """
+
+    weight: float
+    switch_step: int
+
+
+@dataclass(frozen=True)
 class Guidance:
-    """How strongly, from which model and until when a picture is guided.
+    """How strongly, from which models and until when a picture is guided.
 
     Args:
         guidance_scale: w >= 1, classifier-free guidance.
-        base_weight: v in [0, 1], the share of the base in Eq. 3; the tuned model gets 1 - v.
-        switch_step: K in [0, T]; Eq. 3 while t > K, Eq. 2 once t <= K.
+        guides: their weights sum to at most 1, the base has the rest; none gives Eq. 2.
     """
 
     guidance_scale: float
-    base_weight: float
-    switch_step: int
+    guides: tuple[Guide, ...] = ()
 
-    def weights(self, t: int) -> tuple[float, float, float]:
-        """Weights of (null, base, tuned) at time t; they add up to one."""
+    def weights(self, t: int) -> list[float]:
+        """Weights of null, base and each guide at time t; they add up to one."""
         w = self.guidance_scale
-        v = self.base_weight if t > self.switch_step else 1.0
-        return 1 - w, w * v, w * (1 - v)
+        shares = [guide.weight if t > guide.switch_step else 0.0 for guide in self.guides]
+        return [1 - w, w * (1 - math.fsum(shares)), *(w * share for share in shares)]
 
 
 @dataclass(frozen=True)
@@ -62,18 +79,19 @@ class GuidedModel:
     """A backbone with guidance, itself a model: (x_t, t) -> eps~, so that no sampler knows of guidance.
 
     Args:
-        null, base, tuned: the branches of Eq. 3: eps(z_t), eps(z_t, c) and eps^(z_t, c^).
+        null, base: the branches eps(z_t) and eps(z_t, c).
+        guides: the branches eps^_i(z_t, c_i), one for each guide of `guidance`.
     """
 
     backbone: Backbone
     guidance: Guidance
     null: Branch
     base: Branch
-    tuned: Branch
+    guides: tuple[Branch, ...] = ()
 
     def __call__(self, x_t: Tensor, t: int) -> Tensor:
         """eps~ at time t, (B, C, h, w), for x_t of that shape."""
-        branches = [self.null, self.base, self.tuned]
+        branches = [self.null, self.base, *self.guides]
         weighted = [(w, b) for w, b in zip(self.guidance.weights(t), branches, strict=True) if w != 0]
         predictions = self.backbone(x_t, t, [branch for _, branch in weighted])
         return mix([weight for weight, _ in weighted], predictions)

@@ -82,8 +82,18 @@ def sample(
 
     `on_step` is called with the time t after each step.
     """
-    x_t = x_T
-    for t, s in schedule.pairs(steps):
+    return follow(denoiser, x_T, solver, schedule.pairs(steps), on_step)
+
+
+def follow(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    solver: Solver,
+    pairs: list[tuple[int, int]],
+    on_step: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """x_s at the end of the pairs (t, s), (B, C, h, w), from x_t at their beginning; no pair leaves it."""
+    for t, s in pairs:
         x_t = solver.step(x_t, denoiser(x_t, t), t, s)
         on_step(t)
     return x_t

@@ -64,6 +64,13 @@ class NoiseSchedule:
         a = self._per_row(t, z_0)
         return a.sqrt() * z_0 + (1 - a).sqrt() * eps
 
+    def noised(self, z_0: Tensor, eps: Tensor, t: int) -> Tensor:
+        """z_t of all rows at one time, (B, C, h, w); at `CLEAN` z_0 itself."""
+        if t == CLEAN:
+            return z_0
+        a = self.alpha_bar_at(t)
+        return a**0.5 * z_0 + (1 - a) ** 0.5 * eps
+
     def target(self, z_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the model is to predict at times t, (B,): eps or v, (B, C, h, w)."""
         if self.prediction == "epsilon":

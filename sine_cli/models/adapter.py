@@ -1,9 +1,10 @@
-"""The adapter: a LoRA on the U-Net and a position module, together what turns base into tuned.
+"""An adapter: a LoRA on the U-Net and a position module, together what turns base into tuned.
 
 References:
     LoRA: Low-Rank Adaptation of Large Language Models, Hu et al., 2021.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +27,22 @@ class Adapter:
 
     Attributes:
         unet: the U-Net that carries the LoRA layers, its own weights untouched.
+        name: within peft, one for each adapter on a U-Net.
     """
 
     unet: Any
     position: Position
+    name: str
 
     def lora_parameters(self) -> list[nn.Parameter]:
-        return [p for n, p in self.unet.named_parameters() if f".{TUNED}." in n]
+        return [p for n, p in self.unet.named_parameters() if f".{self.name}." in n]
 
     def position_parameters(self) -> list[nn.Parameter]:
         return list(self.position.parameters())
 
     def lora_state(self) -> dict[str, Tensor]:
         """The LoRA's tensors by layer, as peft names them."""
-        state = get_peft_model_state_dict(self.unet, adapter_name=TUNED)
+        state = get_peft_model_state_dict(self.unet, adapter_name=self.name)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def position_state(self) -> dict[str, Tensor]:
@@ -48,7 +51,14 @@ class Adapter:
         }
 
 
-def attach_adapter(unet: Any, *, rank: int, targets: str, frequencies: int, seed: int) -> Adapter:
+def positions(*adapters: Adapter) -> dict[str, Position]:
+    """The position of each adapter by its name, as `UNetBackbone` takes them."""
+    return {adapter.name: adapter.position for adapter in adapters}
+
+
+def attach_adapter(
+    unet: Any, *, rank: int, targets: str, frequencies: int, seed: int, name: str = TUNED
+) -> Adapter:
     """A fresh adapter on the U-Net: LoRA B and position are zero, so tuned equals base until tuning begins.
 
     Args:
@@ -56,17 +66,19 @@ def attach_adapter(unet: Any, *, rank: int, targets: str, frequencies: int, seed
         targets: key of `TARGETS`, the layers that get a LoRA.
         frequencies: octaves of the position's Fourier features.
         seed: of LoRA A's initial values.
+        name: of the adapter, not yet that of another one on this U-Net.
     """
     config = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=TARGETS[targets], init_lora_weights="gaussian"
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, unet, adapter_name=TUNED)
+        inject_adapter_in_model(config, unet, adapter_name=name)
         position = Position(unet.config.block_out_channels[0], frequencies)
     device = unet.conv_in.weight.device
     position.to(device)
-    adapter = Adapter(unet, position)
+    adapter = Adapter(unet, position, name)
     for parameter in adapter.lora_parameters():
         parameter.data = parameter.data.to(device, torch.float32)
         parameter.requires_grad_(True)
@@ -88,5 +100,5 @@ def load_state(adapter: Adapter, lora: dict[str, Tensor], position: dict[str, Te
             raise UserError(f"{where}/{file} does not fit this base and the settings it was tuned with", hint)
         if not all(torch.isfinite(tensor).all() for tensor in given.values()):
             raise UserError(f"{where}/{file} holds values that are not numbers (NaN or infinite)", hint)
-    set_peft_model_state_dict(adapter.unet, lora, adapter_name=TUNED)
+    set_peft_model_state_dict(adapter.unet, lora, adapter_name=adapter.name)
     adapter.position.load_state_dict(position)

@@ -1,10 +1,10 @@
-"""The U-Net as the method sees it: base and tuned rows in one call.
+"""The U-Net as the method sees it: base rows and the rows of one or more tuned models in one call.
 
-The tuned model is the base with a LoRA and a position. Base rows see neither, bit for bit: peft keeps the
-LoRA off the rows named `__base__`, and the position is added to the rows that have a box.
+A tuned model is the base with a LoRA and a position. Base rows see neither, bit for bit: peft gives each row
+the LoRA of its name and none to rows named `__base__`, and a position is added to its model's rows alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from sine_cli.method.guidance import Branch
 from sine_cli.method.position import Position
 
 TUNED = "tuned"
-"""The adapter's name within peft."""
+"""The name of the project's own adapter within peft; other projects' have names of their own."""
 
 SMALL_LATENTS = 32
 """Cells on a side up to which plain attention takes little memory."""
@@ -27,19 +27,18 @@ BASE = "__base__"
 
 
 class UNetBackbone:
-    """A diffusers U-Net with, once there is an adapter, LoRA layers and a position.
+    """A diffusers U-Net with, once there are adapters, LoRA layers and positions.
 
     Args:
         unet: UNet2DConditionModel.
-        position: the position module of the adapter; None gives no row a position.
+        positions: the position module of each adapter by its name; a row of another has no position.
     """
 
-    def __init__(self, unet: Any, position: Position | None = None) -> None:
+    def __init__(self, unet: Any, positions: Mapping[str, Position] | None = None) -> None:
         self.unet = unet
-        self.position = position
+        self.positions = positions or {}
         self._rows: list[str] = []
-        self._boxes: Tensor | None = None
-        self._with_box: Tensor | None = None
+        self._placed: list[tuple[Position, Tensor, Tensor]] = []
         unet.conv_in.register_forward_hook(self._add_position)
         for module in unet.modules():
             if isinstance(module, LoraLayer) and isinstance(module, nn.Module):
@@ -50,9 +49,9 @@ class UNetBackbone:
         """A prediction for each branch, (B, C, h, w) in float32, at time t, in one call of the U-Net."""
         count = len(x_t)
         prompts = torch.cat([b.prompt[None].expand(count, -1, -1) for b in branches])
-        names = [TUNED if b.tuned else BASE for b in branches for _ in range(count)]
+        names = [b.tuned or BASE for b in branches for _ in range(count)]
         boxes = [b.box for b in branches for _ in range(count)]
-        with self._condition(names, boxes):
+        with self._condition(names, boxes, mixed=True):
             x = x_t.repeat(len(branches), 1, 1, 1)
             prediction = self._forward(x, torch.full((len(x),), t, device=x.device), prompts)
         return list(prediction.chunk(len(branches)))
@@ -67,12 +66,18 @@ class UNetBackbone:
             self.unet.set_attn_processor(AttnProcessor())
 
     def tuned(self, x_t: Tensor, t: Tensor, prompt: Tensor, boxes: Tensor | None) -> Tensor:
-        """The tuned model's prediction with gradients, (B, C, h, w) in float32.
+        """The project's own tuned model's prediction with gradients, (B, C, h, w) in float32.
 
         Args:
             t: times, (B,).  prompt: embedding, (L, D).  boxes: (B, 4), or None for no position.
         """
-        with self._condition([], [None] * len(x_t) if boxes is None else list(boxes)):
+        placed = [None] * len(x_t) if boxes is None else list(boxes)
+        with self._condition([TUNED] * len(x_t), placed, mixed=False):
+            return self._forward(x_t, t, prompt.expand(len(x_t), -1, -1))
+
+    def base(self, x_t: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+        """The base's prediction with gradients to the prompt's embedding; as `tuned`, without adapters."""
+        with self._condition([BASE] * len(x_t), [None] * len(x_t), mixed=True):
             return self._forward(x_t, t, prompt.expand(len(x_t), -1, -1))
 
     def _forward(self, x_t: Tensor, t: Tensor, prompts: Tensor) -> Tensor:
@@ -82,23 +87,31 @@ class UNetBackbone:
             return self.unet(x_t.to(dtype), t, prompts.to(dtype)).sample.float()
 
     @contextmanager
-    def _condition(self, names: list[str], boxes: list[Tensor | None]) -> Iterator[None]:
-        """What the hooks below read: the adapter of each row ([]: the active one for all), and its box."""
-        place = [(row, box) for row, box in enumerate(boxes) if box is not None]
-        self._rows = names
-        if place and self.position is not None:
-            self._with_box = torch.tensor([row for row, _ in place], device=place[0][1].device)
-            self._boxes = torch.stack([box for _, box in place])
+    def _condition(self, names: list[str], boxes: Sequence[Tensor | None], *, mixed: bool) -> Iterator[None]:
+        """What the hooks below read: the model of each row, and its box.
+
+        Without `mixed` peft gives every row the active adapter, which is quicker.
+        """
+        self._rows = names if mixed else []
+        for name, position in self.positions.items():
+            place = [
+                (row, box)
+                for row, (model, box) in enumerate(zip(names, boxes, strict=True))
+                if model == name and box is not None
+            ]
+            if place:
+                rows = torch.tensor([row for row, _ in place], device=place[0][1].device)
+                self._placed.append((position, rows, torch.stack([box for _, box in place])))
         try:
             yield
         finally:
-            self._rows, self._with_box, self._boxes = [], None, None
+            self._rows, self._placed = [], []
 
-    def _add_position(self, module: nn.Module, inputs: Any, features: Tensor) -> Tensor | None:
-        if self.position is None or self._boxes is None or self._with_box is None:
-            return None
-        added = self.position(self._boxes, *features.shape[-2:]).to(features.dtype)
-        return features.index_add(0, self._with_box, added)
+    def _add_position(self, module: nn.Module, inputs: Any, features: Tensor) -> Tensor:
+        for position, rows, boxes in self._placed:
+            added = position(boxes, *features.shape[-2:]).to(features.dtype)
+            features = features.index_add(0, rows, added)
+        return features
 
     def _name_rows(self, module: nn.Module, inputs: Any, kwargs: dict[str, Any]) -> Any:
         return (inputs, {**kwargs, "adapter_names": self._rows}) if self._rows else None

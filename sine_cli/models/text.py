@@ -1,5 +1,6 @@
 """The text encoder: prompts to embeddings."""
 
+from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -22,10 +23,28 @@ class TextEncoder:
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Tensor:
         """Embeddings, (N, L, D) in float32, of N prompts padded or cut to L tokens."""
-        tokens = self.tokenizer(
+        return self.encode_for_learning(prompts)
+
+    def encode_for_learning(self, prompts: list[str]) -> Tensor:
+        """The same with gradients, for a word that is learned."""
+        return self.model(self._tokens(prompts).input_ids.to(self.device))[0].float()
+
+    def _tokens(self, prompts: list[str]) -> Any:
+        return self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
-        return self.model(tokens.input_ids.to(self.device))[0].float()
+
+    def places_in_common(self, source: str, target: str) -> list[int | None]:
+        """For each of the L places of the target prompt the place in the source prompt of the same word.
+
+        Words that took the place of as many others count as the same; None where a word is new.
+        """
+        old, new = (self._tokens([prompt]).input_ids[0].tolist() for prompt in (source, target))
+        places: list[int | None] = [None] * len(new)
+        for kind, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if kind == "equal" or (kind == "replace" and end - start == last - first):
+                places[first:last] = range(start, end)
+        return places
 
     def cut(self, prompt: str) -> str:
         """The end of the prompt that does not fit and goes unread; empty when all is read."""

@@ -60,6 +60,10 @@ class Project:
     def grids_dir(self) -> Path:
         return self.root / "grids"
 
+    @property
+    def comparisons_dir(self) -> Path:
+        return self.root / "comparisons"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -140,7 +144,7 @@ def find_project(start: Path, given: Path | None = None) -> Found:
         UserError: `given` is no project, there is none, or there are several below.
     """
     if given is not None:
-        return Found(Project(_given_root(start / given)), "given")
+        return Found(named_project(start / given, "--project"), "given")
     above = project_above(start)
     if above is not None:
         return Found(above, "above")
@@ -169,7 +173,12 @@ def _is_project(folder: Path) -> bool:
     return os.path.isfile(folder / _MANIFEST)  # unlike Path.is_file, False where we may not look
 
 
-def _given_root(path: Path) -> Path:
+def named_project(path: Path, option: str) -> Project:
+    """The project that `option` names: its folder, or its `sine.yaml`. Raises UserError where it is none."""
+    return Project(_given_root(path, option))
+
+
+def _given_root(path: Path, option: str) -> Path:
     if path.name == _MANIFEST and os.path.isfile(path):
         return path.parent
     if _is_project(path):
@@ -177,7 +186,7 @@ def _given_root(path: Path) -> Path:
     if not os.path.exists(path):
         nearby = [root.name for root in _projects_below(path.parent)]
         close = difflib.get_close_matches(path.name, nearby, n=1)
-        hint = f"did you mean `--project {files.typed(path.parent / close[0])}`?" if close else None
+        hint = f"did you mean `{option} {files.typed(path.parent / close[0])}`?" if close else None
         raise UserError(
             f"no such project: {files.shown(path)}", hint or "`sine init PICTURE --class NOUN` makes one"
         )
@@ -187,7 +196,7 @@ def _given_root(path: Path) -> Path:
             "`sine init PICTURE --class NOUN` makes one",
         )
     raise UserError(
-        f"{files.shown(path)} is not a project", f"name a project folder or its {_MANIFEST}: `--project girl`"
+        f"{files.shown(path)} is not a project", f"name a project folder or its {_MANIFEST}: `{option} girl`"
     )
 
 

@@ -67,6 +67,23 @@ def source_prompt(class_noun: str, kind: str, token: str) -> str:
     return _PLACEHOLDER.sub(lambda match: _filled(match, words), sentence)
 
 
+def naming(prompt: str, class_noun: str, name: str) -> str | None:
+    """The prompt with `name` where it first has the class noun; None where it does not have it.
+
+    "a" and "an" before it follow the name: `naming("a boat", "boat", "olis boat")` is "an olis boat".
+    """
+    noun = re.compile(rf"(?:\b(?P<article>an?) )?(?<!\w){re.escape(class_noun)}(?!\w)", re.IGNORECASE)
+    if noun.search(prompt) is None:
+        return None
+    article = "an" if _VOWEL_SOUND.match(name) else "a"
+    return noun.sub(lambda match: f"{article} {name}" if match["article"] else name, prompt, count=1)
+
+
+def with_token(prompt: str, token: str) -> str:
+    """The prompt with the token in place of `[*]`, "a [*] dog"; as it is where it has none."""
+    return prompt.replace("[*]", token)
+
+
 def check_class_noun(class_noun: str) -> str:
     """The noun, trimmed: 1 to 60 characters, no control characters. Raises UserError."""
     return _checked(class_noun, "--class", "castle")

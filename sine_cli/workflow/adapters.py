@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import Adapter, attach_adapter, load_state
+from sine_cli.models.backbone import TUNED
 from sine_cli.project.files import read_bytes, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
@@ -114,8 +115,8 @@ def check_record(project: Project, manifest: Manifest, record: AdapterRecord) ->
         )
 
 
-def load_adapter(project: Project, record: AdapterRecord, unet: Any) -> Adapter:
-    """The project's adapter on the U-Net of its base.
+def load_adapter(project: Project, record: AdapterRecord, unet: Any, name: str = TUNED) -> Adapter:
+    """The project's adapter on the U-Net of its base, by a name that no other one there has.
 
     Raises:
         UserError: a file is missing, is not the one recorded, does not fit, or holds NaN.
@@ -123,7 +124,12 @@ def load_adapter(project: Project, record: AdapterRecord, unet: Any) -> Adapter:
     _check_files(project, record)
     folder = project.adapter_dir
     adapter = attach_adapter(
-        unet, rank=record.tune.rank, targets=record.tune.targets, frequencies=record.frequencies, seed=0
+        unet,
+        rank=record.tune.rank,
+        targets=record.tune.targets,
+        frequencies=record.frequencies,
+        seed=0,
+        name=name,
     )
     load_state(adapter, _read(folder / LORA), _read(folder / POSITION), where=shown(folder))
     return adapter

@@ -13,10 +13,11 @@ from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import start_run, sweep
 from sine_cli.scoring.scorer import Score, ScorerIdentity, ranking
+from sine_cli.workflow.guides import GuideRequest, guide_recipes
 from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
-from sine_cli.workflow.size import Size
+from sine_cli.workflow.size import WHOLE, Box, Size
 
 MOST_PICTURES = 1000
 """Of one prompt; more is a slip of the finger."""
@@ -31,9 +32,11 @@ class EditRequest:
         settings: K, v, w, steps, solver and the negative prompt.
         count: pictures a prompt, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
         source_prompt: what the tuned model is given instead of the prompt it was tuned with.
-        position: whether the tuned model is given the position of the whole picture.
+        position: whether the tuned models are given the position of what they see.
         best: how many of a prompt's pictures are marked as its best, 1 to `count`; None scores nothing.
         scorer: what finds them: a hub id or a folder; None takes the bundled one.
+        guides: other tuned projects, each with one weight.
+        crop: the part of the picture to make, where it is not the whole.
     """
 
     prompts: list[str]
@@ -45,6 +48,8 @@ class EditRequest:
     position: bool = True
     best: int | None = None
     scorer: str | None = None
+    guides: tuple[GuideRequest, ...] = ()
+    crop: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def edit(
     """Make the pictures, a run folder for each prompt.
 
     Raises:
-        UserError: an empty prompt, not tuned, an adapter that does not fit, no such scorer.
+        UserError: an empty prompt, not tuned, an adapter that does not fit, no such guide or scorer.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
@@ -114,14 +119,21 @@ def edit(
             f"--best: must be from 1 to {request.count}, the pictures a prompt (-n), got {request.best}",
             "for example `-n 8 --best 1`",
         )
+    if request.crop and not request.position:
+        raise UserError(
+            "--crop says where things lie, and --no-position keeps that from the tuned models",
+            "leave one of them out",
+        )
+    weights = _weights(request.guides)
+    (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
     scorer = open_scorer(request.scorer) if request.best is not None else None
     sweep(project.edits_dir)
 
-    # 2. The base and, where it has weight, the adapter
-    studio = open_studio(project, manifest, needs_adapter=uses_tuned(request.settings))
+    # 2. The base and the adapters that have weight
+    studio = open_studio(project, manifest, needs_adapter=uses_tuned(request.settings), guides=[guides])
 
     # 3. The prompts, then the text encoder leaves memory
-    size = request.size or studio.default_size()
+    size = request.size or studio.default_size(request.crop or WHOLE)
     recipes = [
         recipe_of(
             manifest,
@@ -131,6 +143,8 @@ def edit(
             seed=request.seed,
             size=size,
             position=request.position,
+            guides=guides,
+            crop=request.crop,
         )
         for prompt in request.prompts
     ]
@@ -176,6 +190,17 @@ def edit(
         seeds = [first.seed + index for index in range(request.count)]
         results.append(EditResult(first.prompt, folder, pictures, seeds, size, seconds, scores))
     return results
+
+
+def _weights(guides: tuple[GuideRequest, ...]) -> list[float]:
+    """The one weight of each guide. Raises UserError where one has several."""
+    for guide in guides:
+        if len(guide.weights) > 1:
+            raise UserError(
+                f"--guide: an edit takes one weight a guide, got {len(guide.weights)}",
+                "`sine grid` takes several, as its rows",
+            )
+    return [guide.weights[0] for guide in guides]
 
 
 def _stepper(

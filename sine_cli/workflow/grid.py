@@ -1,11 +1,12 @@
-"""`sine grid`: one prompt over switch steps K and base weights v: a picture a cell, a sheet, and scores."""
+"""`sine grid`: one prompt over K and v, or K and a guide's weight: a picture a cell, a sheet, and scores."""
 
 import csv
 import io
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
 from sine_cli.scoring.scorer import Score, ScorerIdentity
+from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.plots import tradeoff_plot
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
@@ -41,8 +43,10 @@ class GridRequest:
     """What is asked for; K and v of `settings` give way to the axes.
 
     Args:
-        switch_steps: columns of the sheet.  base_weights: rows.
+        switch_steps: columns of the sheet.
+        base_weights: rows; one where the weights of a guide are the rows.
         scorer: what scores the cells: a hub id or a folder; None takes the bundled one.
+        guides: other tuned projects; one of them may have several weights.
     """
 
     prompt: str
@@ -54,6 +58,7 @@ class GridRequest:
     source_prompt: str | None = None
     position: bool = True
     scorer: str | None = None
+    guides: tuple[GuideRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,13 @@ class GridProgress:
 
 @dataclass(frozen=True)
 class ScoredCell:
-    """A cell's picture, its place on the axes, and its score."""
+    """A cell's picture, its place on the axes, and its score; `guide_weight` where that is the rows' axis."""
 
     file: Path
     switch_step: int
     base_weight: float
     score: Score
+    guide_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class GridResult:
     Attributes:
         cells: row by row; `made` of them were made now, the others before.
         scores: the table of the cells' scores.
-        tradeoff: the plot of them over K and v; None for a single cell.
+        tradeoff: the plot of them over both axes; None for a single cell.
     """
 
     prompt: str
@@ -114,31 +120,38 @@ def grid(
     """
     # 1. What is asked for, checked before anything is loaded
     check_target_prompts([request.prompt], request.source_prompt)
-    settings = _all_settings(request)
+    cells = _cells(project, request)
     scorer = locate_scorer(request.scorer)
     sweep(project.grids_dir)
 
-    # 2. Base and adapter
-    studio = open_studio(project, manifest, needs_adapter=any(uses_tuned(each) for each in settings))
+    # 2. Base and adapters
+    studio = open_studio(
+        project,
+        manifest,
+        needs_adapter=any(uses_tuned(settings) for settings, _ in cells),
+        guides=[guides for _, guides in cells],
+    )
     size = request.size or studio.default_size()
 
     # 3. The cells, as recipes: each the recipe of an edit
     recipes = [
         recipe_of(
             manifest,
-            each,
+            settings,
             prompt=request.prompt,
             source_prompt=request.source_prompt,
             seed=request.seed,
             size=size,
             position=request.position,
+            guides=guides,
         )
-        for each in settings
+        for settings, guides in cells
     ]
     # 4. One run folder, hidden until all is done
     asked = {
         "cells": [recipe.as_dict() for recipe in recipes],
         "adapter": studio.adapter_files(),
+        "guide_adapters": studio.guide_adapters(),
         "base_revision": studio.location.revision,
         "scorer": scorer.name,
     }
@@ -155,8 +168,8 @@ def resume_grid(
     """Go on with the newest grid that was interrupted.
 
     Raises:
-        UserError: there is none, another process works on it, the adapter is another one by now, or the
-            scorer is gone.
+        UserError: there is none, another process works on it, an adapter is another one by now, or a guide
+            or the scorer is gone.
     """
     left = [run for run in unfinished_runs(project.grids_dir) if run.holder is None]
     if not left:
@@ -165,13 +178,19 @@ def resume_grid(
             'start one: `sine grid "a sculpture of a girl"`',
         )
     run = left[-1]
-    recipes, adapter, base_revision, scorer_name = _read_request(run)
+    recipes, begun_with, scorer_name = _read_request(run)
     scorer = locate_scorer(scorer_name)
     run.take_over()
-    studio = open_studio(project, manifest, needs_adapter=adapter is not None)
-    if (studio.adapter_files(), studio.location.revision) != (adapter, base_revision):
+    studio = open_studio(
+        project,
+        manifest,
+        needs_adapter=begun_with.adapter is not None,
+        guides=[recipe.guides for recipe in recipes],
+    )
+    if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
+        whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
         raise UserError(
-            f"{shown(run.final)} was begun with another adapter or base than the project has now",
+            f"{shown(run.final)} was begun with another adapter or base than {whose} now",
             f'start it anew: `sine grid "{recipes[0].prompt}"`',
         )
     return _make(studio, run, recipes, scorer, on_progress, on_notice)
@@ -185,7 +204,7 @@ def _make(
     on_progress: Callable[[GridProgress], None],
     on_notice: Callable[[str], None],
 ) -> GridResult:
-    first = recipes[0]
+    first, rows = recipes[0], _Rows(recipes)
     started = time.monotonic()
     try:
         # 5. A picture a cell, saved as it is done
@@ -195,7 +214,7 @@ def _make(
         # 6. Every cell held against prompt and source, as a table and a plot
         scorer = load_scorer(located)
         tell_unread(scorer, [first.prompt], on_notice)
-        files = [run.folder / _cell_name(recipe) for recipe in recipes]
+        files = [run.folder / _cell_name(recipe, rows) for recipe in recipes]
         scores = score_files(scorer, files, first.prompt, studio.source_picture())
         write_text(run.folder / SCORES, _table(recipes, scores, scorer.identity))
         plot = _plot(recipes, scores, scorer.identity)
@@ -203,16 +222,12 @@ def _make(
             write_bytes(run.folder / TRADEOFF, plot)
 
         # 7. The sheet
-        shared = {k: v for k, v in first.as_dict().items() if k not in ("switch_step", "base_weight")}
-        axes = {
-            "switch_steps": _axis(recipes, "switch_step"),
-            "base_weights": _axis(recipes, "base_weight"),
-        }
+        axes = {"switch_steps": _columns(recipes), f"{rows.field}s": rows.values}
         scored = {"seconds": seconds, "scorer": asdict(scorer.identity)}
-        record = {"command": "grid", **shared, **axes, **scored, **studio.provenance()}
+        record = {"command": "grid", **_shared(recipes, rows), **axes, **scored, **studio.provenance()}
         run.save_image("grid.png", _sheet(studio, run, recipes), record)
     except KeyboardInterrupt:
-        kept = sum((run.folder / _cell_name(recipe)).is_file() for recipe in recipes)
+        kept = sum((run.folder / _cell_name(recipe, rows)).is_file() for recipe in recipes)
         raise Interrupted(f"{kept} of {len(recipes)} cells are kept; `sine grid --resume` goes on") from None
 
     # 8. The folder appears
@@ -222,7 +237,13 @@ def _make(
         folder=folder,
         sheet=folder / "grid.png",
         cells=[
-            ScoredCell(folder / _cell_name(recipe), recipe.switch_step, recipe.base_weight, score)
+            ScoredCell(
+                folder / _cell_name(recipe, rows),
+                recipe.switch_step,
+                recipe.base_weight,
+                score,
+                None if rows.guide is None else rows.of(recipe),
+            )
             for recipe, score in zip(recipes, scores, strict=True)
         ],
         made=made,
@@ -244,69 +265,126 @@ def _make_cells(
     """Make and save the cells that are not there yet; how many these were."""
     renderer = studio.renderer(recipes, on_notice)
     provenance = studio.provenance()
+    rows = _Rows(recipes)
     made = 0
     for number, recipe in enumerate(recipes, start=1):
-        if (run.folder / _cell_name(recipe)).is_file():
+        if (run.folder / _cell_name(recipe, rows)).is_file():
             continue
         picture = renderer.picture(recipe, _stepper(on_progress, number, len(recipes), recipe.steps))
-        run.save_image(_cell_name(recipe), picture, recipe.as_dict() | provenance)
+        run.save_image(_cell_name(recipe, rows), picture, recipe.as_dict() | provenance)
         made += 1
     return made
 
 
-def _all_settings(request: GridRequest) -> list[EditSettings]:
-    """The settings of every cell, row by row."""
-    columns, rows = list(dict.fromkeys(request.switch_steps)), list(dict.fromkeys(request.base_weights))
-    if len(columns) * len(rows) > MOST_CELLS:
+def _cells(project: Project, request: GridRequest) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
+    """The settings and the guides of every cell, row by row."""
+    columns = list(dict.fromkeys(request.switch_steps))
+    rows = [
+        (v, weights)
+        for v in dict.fromkeys(request.base_weights)
+        for weights in product(*(dict.fromkeys(guide.weights) for guide in request.guides))
+    ]
+    lists = [request.base_weights, *(guide.weights for guide in request.guides)]
+    if sum(len(set(each)) > 1 for each in lists) > 1:
         raise UserError(
-            f"a grid of {len(columns)} K by {len(rows)} v has more than {MOST_CELLS} cells",
+            "a grid has one kind of rows: several -v, or several weights of one guide",
+            "give the others one value each, for example `-v 0.7 --guide ../starry-night:0,0.2,0.4`",
+        )
+    if len(columns) * len(rows) > MOST_CELLS:
+        of = "v" if len(set(request.base_weights)) == len(rows) else "weights"
+        raise UserError(
+            f"a grid of {len(columns)} K by {len(rows)} {of} has more than {MOST_CELLS} cells",
             "give fewer values",
         )
-    return [
-        request.settings.model_copy(update={"switch_step": K, "base_weight": v})
-        for v in rows
+    settings = [
+        (request.settings.model_copy(update={"switch_step": K, "base_weight": v}), weights)
+        for v, weights in rows
         for K in columns
     ]
+    guides = guide_recipes(project, request.guides, settings)
+    return [(each, its_guides) for (each, _), its_guides in zip(settings, guides, strict=True)]
 
 
-def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], dict[str, str] | None, str, str | None]:
-    """The recipes, the adapter's files, the base's revision, and the scorer's name."""
+class _Rows:
+    """What the rows vary: the base weight v, or the weight b of the guide at place `guide`."""
+
+    def __init__(self, recipes: list[Recipe]) -> None:
+        weights = zip(*([part.weight for part in recipe.guides] for recipe in recipes), strict=True)
+        self.guide = next((place for place, each in enumerate(weights) if len(set(each)) > 1), None)
+        self.letter, self.field, self.label = "v", "base_weight", "base weight v"
+        if self.guide is not None:
+            name = Path(recipes[0].guides[self.guide].project).name
+            self.letter, self.field, self.label = "b", "guide_weight", f"weight b of {name}"
+        self.values = list(dict.fromkeys(self.of(recipe) for recipe in recipes))
+
+    def of(self, recipe: Recipe) -> float:
+        return recipe.base_weight if self.guide is None else recipe.guides[self.guide].weight
+
+
+def _shared(recipes: list[Recipe], rows: _Rows) -> dict[str, Any]:
+    """What the recipes share besides their axes, which may vary K and weight of guides too."""
+    shared = recipes[0].as_dict()
+    for axis in ("switch_step", rows.field):
+        shared.pop(axis, None)
+    parts = zip(*(recipe.as_dict()["guides"] for recipe in recipes), strict=True)
+    return {**shared, "guides": [_in_common(each) for each in parts]}
+
+
+def _in_common(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that all records share."""
+    first, *others = records
+    return {name: value for name, value in first.items() if all(each[name] == value for each in others)}
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What a grid is made with: hashes of the adapter's files and of the guides', the base's revision."""
+
+    adapter: dict[str, str] | None
+    guide_adapters: list[dict[str, str] | None]
+    base_revision: str
+
+
+def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], _Models, str | None]:
+    """The recipes, what they are made with, and the scorer's name."""
     asked: dict[str, Any] = run.request or {}
     try:
-        recipes = [Recipe(**{**cell, "size": Size(**cell["size"])}) for cell in asked["cells"]]
+        recipes = [Recipe.from_dict(cell) for cell in asked["cells"]]
         scorer = asked.get("scorer")  # not said before grids were scored
         if not recipes or not isinstance(scorer, str | None):
             raise TypeError("no cells, or a scorer without a name")
-        return recipes, asked["adapter"], asked["base_revision"], scorer
+        models = _Models(asked["adapter"], asked.get("guide_adapters", []), asked["base_revision"])
+        return recipes, models, scorer
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {shown(run.hidden)}`"
         ) from error
 
 
-def _cell_name(recipe: Recipe) -> str:
+def _cell_name(recipe: Recipe, rows: _Rows) -> str:
     """`cells/K0400_v0.70.png`; weights of more than two decimals keep them all."""
-    v = max(f"{recipe.base_weight:.2f}", f"{recipe.base_weight:.10f}".rstrip("0"), key=len)
-    return f"cells/K{recipe.switch_step:04d}_v{v}.png"
+    weight = rows.of(recipe)
+    digits = max(f"{weight:.2f}", f"{weight:.10f}".rstrip("0"), key=len)
+    return f"cells/K{recipe.switch_step:04d}_{rows.letter}{digits}.png"
 
 
-def _axis(recipes: list[Recipe], field: str) -> list[Any]:
-    return list(dict.fromkeys(asdict(recipe)[field] for recipe in recipes))
+def _columns(recipes: list[Recipe]) -> list[int]:
+    return list(dict.fromkeys(recipe.switch_step for recipe in recipes))
 
 
 def _sheet(studio: Studio, run: UnfinishedRun, recipes: list[Recipe]) -> Image.Image:
-    columns, rows = _axis(recipes, "switch_step"), _axis(recipes, "base_weight")
+    columns, rows = _columns(recipes), _Rows(recipes)
 
     def cell(row: int, column: int) -> Image.Image:
-        recipe = replace(recipes[0], switch_step=columns[column], base_weight=rows[row])
-        with Image.open(run.folder / _cell_name(recipe)) as image:
+        recipe = recipes[row * len(columns) + column]
+        with Image.open(run.folder / _cell_name(recipe, rows)) as image:
             return image.convert("RGB")
 
     return draw_sheet(
         source=studio.source_picture(),
         cell=cell,
         columns=[f"K = {K}" for K in columns],
-        rows=[f"v = {v:g}" for v in rows],
+        rows=[f"{rows.letter} = {value:g}" for value in rows.values],
         title=recipes[0].prompt,
         cell_size=recipes[0].size,
     )
@@ -314,25 +392,25 @@ def _sheet(studio: Studio, run: UnfinishedRun, recipes: list[Recipe]) -> Image.I
 
 def _table(recipes: list[Recipe], scores: list[Score], scorer: ScorerIdentity) -> str:
     """A line a cell, as comma-separated values."""
+    rows = _Rows(recipes)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(
-        ["file", "switch_step", "base_weight", "alignment", "distance", "scorer", "distance_measure"]
-    )
+    table.writerow(["file", "switch_step", rows.field, "alignment", "distance", "scorer", "distance_measure"])
     for recipe, score in zip(recipes, scores, strict=True):
-        cell = (_cell_name(recipe), recipe.switch_step, recipe.base_weight)
+        cell = (_cell_name(recipe, rows), recipe.switch_step, rows.of(recipe))
         table.writerow([*cell, score.alignment, score.distance, scorer.name, scorer.distance])
     return out.getvalue()
 
 
 def _plot(recipes: list[Recipe], scores: list[Score], scorer: ScorerIdentity) -> bytes | None:
     """The trade-off between the two scores; None for a single cell."""
-    cells = [(recipe.switch_step, recipe.base_weight) for recipe in recipes]
+    rows = _Rows(recipes)
+    cells = [(recipe.switch_step, rows.of(recipe)) for recipe in recipes]
     measures = {
         "alignment": dict(zip(cells, (score.alignment for score in scores), strict=True)),
         "distance": dict(zip(cells, (score.distance for score in scores), strict=True)),
     }
-    return tradeoff_plot(measures, scorer.described())
+    return tradeoff_plot(measures, scorer.described(), rows.letter, rows.label)
 
 
 def _stepper(

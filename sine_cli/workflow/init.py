@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sine_cli.project.folder import Project, create_project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source
-from sine_cli.project.prompts import check_prompt, default_kind, source_prompt
+from sine_cli.project.prompts import check_prompt, default_kind, source_prompt, with_token
 from sine_cli.project.source import Picture, read_picture
 from sine_cli.workflow.bases import ChosenBase, choose_base
 
@@ -15,7 +15,8 @@ class InitRequest:
     """What is asked for; None leaves a choice to sine.
 
     Args:
-        prompt: the source prompt itself, instead of a sentence made from the class, kind and token.
+        prompt: the source prompt itself, instead of a sentence made from the class, kind and token; `[*]` in
+            it stands for the token.
         folder: of the project; None names it after the picture.
     """
 
@@ -49,7 +50,7 @@ def init(request: InitRequest) -> InitResult:
     kind = request.kind or default_kind(request.class_noun)
     sentence = source_prompt(request.class_noun, kind, request.token)
     if request.prompt is not None:
-        sentence = check_prompt(request.prompt)
+        sentence = with_token(check_prompt(request.prompt), request.token)
     prompts = Prompts(class_noun=request.class_noun, kind=kind, token=request.token, source=sentence)
 
     # 3. The base, fixed to the very revision

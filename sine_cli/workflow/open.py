@@ -1,31 +1,37 @@
 """A project opened for sampling: what `edit` and `grid` both need before the first step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from sine_cli.errors import UserError
+from sine_cli.models.adapter import positions
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype
 from sine_cli.models.locate import Location
+from sine_cli.project.files import typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_record
 from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.guides import FoundGuide, GuideRecipe, guides_in_use
 from sine_cli.workflow.record import versions
-from sine_cli.workflow.render import Recipe, Renderer, embed
-from sine_cli.workflow.size import Size, default_size
+from sine_cli.workflow.render import Recipe, Renderer, embed, guide_name
+from sine_cli.workflow.size import WHOLE, Box, Size, default_size
 
 
 @dataclass
 class Studio:
-    """A project with its base and, where it is tuned, its adapter in memory.
+    """A project with its base, its adapter and those of its guides in memory.
 
     Attributes:
         record: of the adapter; None where no picture asked for needs one.
+        guides: the record of each guide's adapter; None likewise.
     """
 
     project: Project
@@ -33,13 +39,15 @@ class Studio:
     location: Location
     base: Base
     record: AdapterRecord | None
+    guides: list[AdapterRecord | None]
     backbone: UNetBackbone
 
-    def default_size(self) -> Size:
-        """The source's aspect at about the base's native area."""
+    def default_size(self, crop: Box = WHOLE) -> Size:
+        """The aspect of the source's crop at about the base's native area."""
         source = self.manifest.source
         factor = self.base.autoencoder.factor
-        return default_size(Size(source.height, source.width), self.base.native_latent_size * factor, factor)
+        native = self.base.native_latent_size * factor
+        return default_size(Size(source.height, source.width), native, factor, crop)
 
     def source_picture(self) -> Image.Image:
         """The project's picture, RGB."""
@@ -70,6 +78,10 @@ class Studio:
         """SHA-256 of the adapter's two files; None where no adapter is loaded."""
         return self.record.files if self.record else None
 
+    def guide_adapters(self) -> list[dict[str, str] | None]:
+        """The same of each guide's adapter."""
+        return [guide.files if guide else None for guide in self.guides]
+
     def provenance(self) -> dict[str, Any]:
         """What a picture was made with, besides its recipe."""
         return {
@@ -77,28 +89,68 @@ class Studio:
             "base": self.manifest.base,
             "base_revision": self.location.revision,
             "adapter": self.adapter_files(),
+            "guide_adapters": self.guide_adapters(),
             "device": self.base.device.type,
             "dtype": str(self.base.dtype).removeprefix("torch."),
             "versions": versions(),
         }
 
 
-def open_studio(project: Project, manifest: Manifest, *, needs_adapter: bool) -> Studio:
-    """Load base and adapter.
+def open_studio(
+    project: Project,
+    manifest: Manifest,
+    *,
+    needs_adapter: bool,
+    guides: Sequence[tuple[GuideRecipe, ...]] = ((),),
+) -> Studio:
+    """Load base and adapters.
 
     Args:
-        needs_adapter: whether any picture gives the tuned model weight; else it need not be tuned.
+        needs_adapter: whether any picture gives the project's own tuned model weight; else it need not be
+            tuned.
+        guides: those of each picture; what holds for the adapter holds for theirs.
 
     Raises:
-        UserError, SineError: the base cannot be had; not tuned; the adapter is damaged or of another base.
+        UserError, SineError: the base cannot be had; not tuned; an adapter is damaged or of another base.
     """
     record = None
     if needs_adapter:
         record = read_record(project)
         check_record(project, manifest, record)
     location = find_base(manifest)
+    others = guides_in_use(project, guides)
+    records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()
     base = load_base(location.folder, location.variant, device, best_dtype(device))
-    adapter = load_adapter(project, record, base.unet) if record else None
-    backbone = UNetBackbone(base.unet, adapter.position if adapter else None)
-    return Studio(project, manifest, location, base, record, backbone)
+    adapters = [load_adapter(project, record, base.unet)] if record else []
+    for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
+        if guide and its_record:
+            with _mended_there(guide.project):
+                adapters.append(load_adapter(guide.project, its_record, base.unet, guide_name(place)))
+    backbone = UNetBackbone(base.unet, positions(*adapters))
+    return Studio(project, manifest, location, base, record, records, backbone)
+
+
+def _guide_record(guide: FoundGuide, manifest: Manifest, revision: str) -> AdapterRecord:
+    """The record of a guide's adapter. Raises UserError where it is not tuned, or on another base."""
+    with _mended_there(guide.project):
+        record = read_record(guide.project)
+        check_record(guide.project, guide.manifest, record)
+    if record.base_revision != revision:
+        which = "" if record.base != manifest.base else f" ({record.base_revision}, not {revision})"
+        raise UserError(
+            f"the guide {guide.project.label} was tuned on `{record.base}`, "
+            f"this project uses `{manifest.base}`{which}",
+            f"make a guide of the same base: `sine init {typed(guide.project.source(guide.manifest))} "
+            f"--class NOUN --base {manifest.base}`",
+        )
+    return record
+
+
+@contextmanager
+def _mended_there(project: Project) -> Iterator[None]:
+    """What is wrong with another project's adapter, with the command that mends it there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(error.message, f"run `sine tune --project {typed(project.root)}`") from error

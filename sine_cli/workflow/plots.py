@@ -33,34 +33,37 @@ def loss_plot(losses: list[float]) -> bytes:
 
 
 Cell = tuple[int, float]
-"""Switch step K and base weight v."""
+"""Switch step K and the weight that the rows vary."""
 
 
-def tradeoff_plot(measures: dict[str, dict[Cell, float]], title: str) -> bytes | None:
+def tradeoff_plot(
+    measures: dict[str, dict[Cell, float]], title: str, letter: str = "v", label: str = "base weight v"
+) -> bytes | None:
     """Measures of a grid over K, a line for each v, and over v, a line for each K (the paper's Fig. 8).
 
     Args:
         measures: name: the value of every cell.
+        letter, label: the short and the long name of the weight, where it is another than v.
 
     Returns:
-        None where neither K nor v has two values: there is nothing to draw over.
+        None where neither K nor the weight has two values: there is nothing to draw over.
     """
     from matplotlib.figure import Figure
 
     cells = [*next(iter(measures.values()))]
     steps, weights = sorted({K for K, _ in cells}), sorted({v for _, v in cells})
-    over_K = [(f"v = {v:g}", [(K, v) for K in steps]) for v in weights]
+    over_K = [(f"{letter} = {v:g}", [(K, v) for K in steps]) for v in weights]
     over_v = [(f"K = {K}", [(K, v) for v in weights]) for K in steps]
     panels = [("switch step K", steps, over_K)] if len(steps) > 1 else []
-    panels += [("base weight v", weights, over_v)] if len(weights) > 1 else []
+    panels += [(label, weights, over_v)] if len(weights) > 1 else []
     if not panels:
         return None
     figure = Figure(figsize=(5.2 * len(panels), 3.1 * len(measures) + 0.5), layout="constrained")
     rows = figure.subplots(len(measures), len(panels), squeeze=False)
     for row, (measure, values) in zip(rows, measures.items(), strict=True):
-        for axes, (label, places, lines) in zip(row, panels, strict=True):
+        for axes, (axis, places, lines) in zip(row, panels, strict=True):
             _draw_lines(axes, places, [(name, [values[cell] for cell in line]) for name, line in lines])
-            axes.set(xlabel=label, ylabel=measure)
+            axes.set(xlabel=axis, ylabel=measure)
     # The path of a scorer may hold what matplotlib would take for mathematics.
     figure.suptitle("\n".join(textwrap.wrap(title, 60 * len(panels))), fontsize="medium", parse_math=False)
     return _png(figure)

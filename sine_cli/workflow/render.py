@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sine_cli.method.guidance import Branch, Guidance, GuidedModel
+from sine_cli.method.guidance import Branch, Guidance, Guide, GuidedModel
 from sine_cli.method.sampling import SOLVERS, draw_noise, sample
-from sine_cli.models.backbone import UNetBackbone
+from sine_cli.models.backbone import TUNED, UNetBackbone
 from sine_cli.models.base import Base
 from sine_cli.project.manifest import EditSettings, Manifest
-from sine_cli.workflow.size import Size, sampled_size
+from sine_cli.workflow.guides import GuideRecipe, has_weight, source_prompt_of
+from sine_cli.workflow.size import WHOLE, Box, Size, sampled_size
 
 NULL = ""
 """The prompt of the unconditional branch where there is no negative one."""
@@ -27,7 +28,9 @@ class Recipe:
     Args:
         prompt: the target prompt (c).  source_prompt: the tuned model's (c^).
         size: of the finished picture.
-        position: whether the tuned model is given the position of the whole picture.
+        position: whether the tuned models are given the position of what they see.
+        guides: other tuned models; each takes its weight out of the base's.
+        crop: the part of the picture to make, where it is not the whole; it decides by the position alone.
     """
 
     prompt: str
@@ -41,15 +44,24 @@ class Recipe:
     steps: int
     solver: str
     position: bool
+    guides: tuple[GuideRecipe, ...] = ()
+    crop: Box | None = None
 
     @property
-    def texts(self) -> tuple[str, str, str]:
-        """The prompts of the null, base and tuned branches."""
-        return self.negative or NULL, self.prompt, self.source_prompt
+    def texts(self) -> tuple[str, ...]:
+        """The prompts of the null, base and tuned branches, and of each guide's."""
+        return self.negative or NULL, self.prompt, self.source_prompt, *(g.source_prompt for g in self.guides)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for records."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Recipe":
+        """The recipe of such values. Raises KeyError or TypeError where they are not one's."""
+        guides = tuple(GuideRecipe(**guide) for guide in record.get("guides", ()))  # older records have none
+        crop = tuple(record["crop"]) if record.get("crop") else None
+        return cls(**{**record, "size": Size(**record["size"]), "guides": guides, "crop": crop})
 
 
 def recipe_of(
@@ -61,21 +73,30 @@ def recipe_of(
     seed: int = 0,
     source_prompt: str | None = None,
     position: bool = True,
+    guides: tuple[GuideRecipe, ...] = (),
+    crop: Box | None = None,
 ) -> Recipe:
     """The recipe of a picture of this project; without a source prompt, the one it was tuned with."""
     return Recipe(
         prompt=prompt,
-        source_prompt=source_prompt or manifest.prompts.source,
+        source_prompt=source_prompt_of(manifest, source_prompt),
         seed=seed,
         size=size,
         position=position,
+        guides=guides,
+        crop=crop,
         **settings.model_dump(),
     )
 
 
 def uses_tuned(settings: EditSettings) -> bool:
-    """Whether the tuned model has weight at any time: no time lies beyond K = 1000."""
-    return settings.base_weight < 1 and settings.switch_step < 1000
+    """Whether the project's own tuned model has weight at any time."""
+    return has_weight(1 - settings.base_weight, settings.switch_step)
+
+
+def guide_name(place: int) -> str:
+    """The name of a recipe's guide among the U-Net's adapters, by its place from 0."""
+    return f"guide_{place + 1}"
 
 
 @dataclass
@@ -98,39 +119,55 @@ class Renderer:
         Raises:
             SineError: it came out with values that are not numbers.
         """
-        factor = self.base.autoencoder.factor
-        canvas = sampled_size(recipe.size, factor)
-        shape = (self.base.autoencoder.channels, canvas.height // factor, canvas.width // factor)
-        x_T = draw_noise(1, shape, recipe.seed).to(self.base.device)
         schedule = self.base.schedule
         taken = count(1)
         z_0 = sample(
-            self._guided(recipe, canvas),
-            x_T,
+            self.guided(recipe),
+            self.noise(recipe),
             schedule,
             SOLVERS[recipe.solver](schedule),
             recipe.steps,
             lambda _: on_step(next(taken)),
         )
+        return self.developed(recipe, z_0)
+
+    def noise(self, recipe: Recipe) -> Tensor:
+        """What the recipe's picture begins with, (1, C, h, w)."""
+        canvas, factor = self.canvas(recipe), self.base.autoencoder.factor
+        shape = (self.base.autoencoder.channels, canvas.height // factor, canvas.width // factor)
+        return draw_noise(1, shape, recipe.seed).to(self.base.device)
+
+    def developed(self, recipe: Recipe, z_0: Tensor) -> Image.Image:
+        """The picture of the latents, (1, C, h, w), of exactly the recipe's size."""
         picture = self.base.autoencoder.decode(z_0)[0]
         return picture.crop((0, 0, recipe.size.width, recipe.size.height))
 
-    def _guided(self, recipe: Recipe, canvas: Size) -> GuidedModel:
-        null, target, source = (self.embeddings[text] for text in recipe.texts)
+    def canvas(self, recipe: Recipe) -> Size:
+        """What is sampled, of which the picture is the upper left part."""
+        return sampled_size(recipe.size, self.base.autoencoder.factor)
+
+    def guided(self, recipe: Recipe) -> GuidedModel:
+        """The model of the recipe, (x_t, t) -> eps~."""
+        null, target, *sources = (self.embeddings[text] for text in recipe.texts)
+        own = Guide(1 - recipe.base_weight, recipe.switch_step)
+        others = (Guide(guide.weight, guide.switch_step) for guide in recipe.guides)
+        names = [TUNED, *(guide_name(place) for place in range(len(recipe.guides)))]
+        box = self._box(recipe) if recipe.position else None
         return GuidedModel(
             backbone=self.backbone,
-            guidance=Guidance(recipe.guidance_scale, recipe.base_weight, recipe.switch_step),
+            guidance=Guidance(recipe.guidance_scale, (own, *others)),
             null=Branch(null),
             base=Branch(target),
-            tuned=Branch(source, self._box(recipe, canvas) if recipe.position else None, tuned=True),
+            guides=tuple(Branch(text, box, name) for text, name in zip(sources, names, strict=True)),
         )
 
-    def _box(self, recipe: Recipe, canvas: Size) -> Tensor:
-        """The whole picture, and beyond its lower right edges what will be cropped away."""
-        size = recipe.size
-        return torch.tensor(
-            [0.0, 0.0, canvas.height / size.height, canvas.width / size.width], device=self.base.device
-        )
+    def _box(self, recipe: Recipe) -> Tensor:
+        """The recipe's part of the picture, and beyond its lower right edges what will be cropped away."""
+        canvas = self.canvas(recipe)
+        h1, w1, h2, w2 = recipe.crop or WHOLE
+        height = (h2 - h1) * canvas.height / recipe.size.height
+        width = (w2 - w1) * canvas.width / recipe.size.width
+        return torch.tensor([h1, w1, h1 + height, w1 + width], device=self.base.device)
 
 
 def embed(base: Base, texts: list[str]) -> dict[str, Tensor]:

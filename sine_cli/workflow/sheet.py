@@ -28,7 +28,7 @@ PAPER = (255, 255, 255)
 def draw_sheet(
     *,
     source: Image.Image,
-    cell: Callable[[int, int], Image.Image],
+    cell: Callable[[int, int], Image.Image | None],
     columns: list[str],
     rows: list[str],
     title: str,
@@ -38,15 +38,16 @@ def draw_sheet(
 
     Args:
         source: shown at the left, in a column of its own.
-        cell: (row, column) -> its picture; asked one at a time, so that all need not be in memory.
-        columns, rows: labels of the axes.
+        cell: (row, column) -> its picture, None for an empty place; asked one at a time, so that all need
+            not be in memory.
+        columns, rows: labels of the axes; a row's may have several lines.
         title: above all.
         cell_size: of the pictures that `cell` gives.
     """
     height, width = _cell_on_sheet(cell_size, len(rows), len(columns))
     text = max(14, min(height, width) // 9)
     font, title_font = ImageFont.load_default(text), ImageFont.load_default(round(text * 1.3))
-    label_width = round(max(font.getlength(row) for row in rows)) + 3 * GAP
+    label_width = round(max(font.getlength(line) for row in rows for line in row.splitlines())) + 3 * GAP
     top = 3 * text + 3 * GAP
     left = width + 2 * GAP + label_width
     sheet = Image.new(
@@ -67,10 +68,12 @@ def draw_sheet(
         draw.text((left + column * (width + GAP) + width / 2, top - 2 * GAP), label, INK, font, anchor="ms")
     for row, label in enumerate(rows):
         y = top + row * (height + GAP)
-        draw.text((left - 2 * GAP, y + height / 2), label, INK, font, anchor="rm")
+        draw.text((left - 2 * GAP, y + height / 2), label, INK, font, anchor="rm", align="right")
         for column in range(len(columns)):
-            picture = cell(row, column).resize((width, height), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (left + column * (width + GAP), y))
+            picture = cell(row, column)
+            if picture:
+                shown = picture.resize((width, height), Image.Resampling.LANCZOS)
+                sheet.paste(shown, (left + column * (width + GAP), y))
     return sheet
 
 

@@ -23,6 +23,7 @@ class Overview:
     checkpoint: bool
     edits: list[Run]
     grids: list[Run]
+    comparisons: list[Run]
     unfinished: list[Path]
 
 
@@ -35,5 +36,6 @@ def show(project: Project, manifest: Manifest) -> Overview:
         checkpoint=(project.tuning_dir / "checkpoint" / "state.safetensors").is_file(),
         edits=list_runs(project.edits_dir),
         grids=list_runs(project.grids_dir),
+        comparisons=list_runs(project.comparisons_dir),
         unfinished=[run.final for run in unfinished_runs(project.grids_dir)],
     )

@@ -1,4 +1,4 @@
-"""Sizes: what is asked for, what the model can sample, and what part of it is the picture."""
+"""Sizes and crops: what is asked for, what the model can sample, and what part of it is the picture."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,15 @@ from sine_cli.errors import UserError
 
 LARGEST_SIDE = 8192
 """Pixels; beyond it no base holds together and no machine of today holds it in memory."""
+
+
+Box = tuple[float, float, float, float]
+"""A part of the picture, [h1, w1, h2, w2]: its upper left and lower right corner, the whole being 0,0,1,1."""
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+FARTHEST = 1.0
+"""How far a crop may reach beyond the frame: the slowest wave of the position is 2 long and then repeats."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,32 @@ def parse_size(text: str) -> Size:
     return size
 
 
-def default_size(source: Size, native: int, factor: int) -> Size:
-    """The source's aspect at about the native area, in multiples of `factor`, none below one.
+def parse_crop(text: str) -> Box:
+    """A box from h1,w1,h2,w2, as shares of the picture's height and width.
+
+    Raises:
+        UserError: not of that form, empty, or more than `FARTHEST` beyond the frame.
+    """
+    hint = "give h1,w1,h2,w2, top left and bottom right corner, for example `--crop 0,0.5,0.5,1`"
+    try:
+        h1, w1, h2, w2 = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f'--crop: "{text}" is not four numbers', hint) from error
+    if not (h1 < h2 and w1 < w2):
+        raise UserError(f'--crop: "{text}" is empty: h1 must be less than h2, w1 less than w2', hint)
+    if not all(-FARTHEST <= side <= 1 + FARTHEST for side in (h1, w1, h2, w2)):
+        raise UserError(f"--crop: each must be from {-FARTHEST:g} to {1 + FARTHEST:g}, got {text}", hint)
+    return h1, w1, h2, w2
+
+
+def default_size(source: Size, native: int, factor: int, crop: Box = WHOLE) -> Size:
+    """The aspect of the source's crop at about the native area, in multiples of `factor`, none below one.
 
     Args:
         native: pixels on a side that the base was trained at.  factor: pixels a latent cell on each side.
     """
-    aspect = source.height / source.width
+    h1, w1, h2, w2 = crop
+    aspect = source.height * (h2 - h1) / (source.width * (w2 - w1))
     height, width = (max(1, round(native * aspect**power / factor)) * factor for power in (0.5, -0.5))
     return Size(min(height, LARGEST_SIDE), min(width, LARGEST_SIDE))
 

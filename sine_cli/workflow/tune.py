@@ -16,7 +16,7 @@ from sine_cli.errors import Interrupted, SineError
 from sine_cli.method.patches import cut, draw_boxes
 from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.method.tuning import Examples, Tuning, TuningPlan
-from sine_cli.models.adapter import attach_adapter
+from sine_cli.models.adapter import attach_adapter, positions
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype, peak_memory
@@ -108,7 +108,7 @@ def tune(
     adapter = attach_adapter(
         base.unet, rank=settings.rank, targets=settings.targets, frequencies=FREQUENCIES, seed=settings.seed
     )
-    backbone = UNetBackbone(base.unet, adapter.position)
+    backbone = UNetBackbone(base.unet, positions(adapter))
     backbone.prepare_tuning()
 
     # 3. The source prompt, then the text encoder leaves memory
@@ -122,7 +122,7 @@ def tune(
     # 5. The tuning, from its checkpoint where one fits
     source = embeddings[manifest.prompts.source]
     tuning = Tuning(
-        plan=_plan(settings),
+        plan=plan_of(settings),
         schedule=base.schedule,
         examples=examples,
         predict=lambda x_t, t, boxes: backbone.tuned(x_t, t, source, boxes),
@@ -190,7 +190,8 @@ def _encode(
     return Examples(patches, boxes.to(base.device), whole)
 
 
-def _plan(settings: TuneSettings) -> TuningPlan:
+def plan_of(settings: TuneSettings) -> TuningPlan:
+    """The manifest's settings as the method has them."""
     return TuningPlan(
         steps=settings.steps,
         batch=settings.batch,

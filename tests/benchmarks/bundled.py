@@ -41,7 +41,7 @@ def generated(prompts: list[str]) -> list[Image.Image]:
     location = in_folder(in_package("sine_cli.mini", "weights"))
     device = best_device()
     base = load_base(location.folder, None, device, best_dtype(device))
-    renderer = Renderer(base, UNetBackbone(base.unet, None), embed(base, ["", *prompts]))
+    renderer = Renderer(base, UNetBackbone(base.unet), embed(base, ["", *prompts]))
     settings = load_preset("mini").edit.model_copy(update={"switch_step": 1000, "base_weight": 1.0})
     recipes = (
         Recipe(

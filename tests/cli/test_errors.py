@@ -27,6 +27,9 @@ SIZES = "give HEIGHTxWIDTH in pixels, for example `--size 640x512` (640 high, 51
 COLUMNS = "give a list such as `-K 200,400`, or start:stop:step"
 ROWS = "give a list such as `-v 0.5,0.7`, or start:stop:step"
 PRESETS = "presets: mini, sd15, sd21; a hub id or a diffusers folder will do as well"
+CROP = "give h1,w1,h2,w2, top left and bottom right corner, for example `--crop 0,0.5,0.5,1`"
+GUIDES = "give PROJECT:WEIGHT, for example `--guide ../starry-night:0.3`, or PROJECT:WEIGHT:K:PROMPT"
+METHODS = "methods: sine, dreambooth, textual-inversion, sdedit, ilvr, prompt-to-prompt"
 RESUMED = "--resume goes on with what was asked for then; it takes no {}"
 SCORERS = "give `mini`, a hub id or a CLIP model's folder as `--scorer`"
 SPEAK = 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
@@ -93,6 +96,55 @@ def told(message: str, hint: str) -> str:
         ("edit x -p girl --size 6.5x64", '--size: "6.5x64" is not a size', SIZES),
         ("edit x -p girl --size ²x64", '--size: "²x64" is not a size', SIZES),
         (f"edit x -p girl --size {'9' * 5000}x64", f'--size: "{"9" * 5000}x64" is not a size', SIZES),
+        ("edit x -p girl --crop 0,1", '--crop: "0,1" is not four numbers', CROP),
+        ("edit x -p girl --crop a,b,c,d", '--crop: "a,b,c,d" is not four numbers', CROP),
+        (
+            "edit x -p girl --crop 0.5,0,0.5,1",
+            '--crop: "0.5,0,0.5,1" is empty: h1 must be less than h2, w1 less than w2',
+            CROP,
+        ),
+        (
+            "edit x -p girl --crop nan,0,1,1",
+            '--crop: "nan,0,1,1" is empty: h1 must be less than h2, w1 less than w2',
+            CROP,
+        ),
+        ("edit x -p girl --crop 0,0,2.5,1", "--crop: each must be from -1 to 2, got 0,0,2.5,1", CROP),
+        (
+            "edit x -p girl --crop 0,0,1,0.5 --no-position",
+            "--crop says where things lie, and --no-position keeps that from the tuned models",
+            "leave one of them out",
+        ),
+        ("edit x -p girl --guide girl", '--guide: "girl" is not PROJECT:WEIGHT', GUIDES),
+        ("edit x -p girl --guide girl:2", "--guide: a weight must be from 0 to 1, got 2", GUIDES),
+        ("edit x -p girl --guide gril:0.2", "no such project: gril", "did you mean `--guide girl`?"),
+        (
+            "edit x -p girl --guide girl:0.2,0.3",
+            "--guide: an edit takes one weight a guide, got 2",
+            "`sine grid` takes several, as its rows",
+        ),
+        (
+            "edit x -p girl --guide girl:0.5 --guide girl:0.25 -v 0.5",
+            "--guide: the weights sum to 1.25: 0.75 of the guides and 0.5 (1 - v) of the picture's own; "
+            "at most 1 is there to share",
+            "lower the guides' weights, or raise -v to 0.75 at least",
+        ),
+        (
+            "grid x -p girl --guide girl:0.1,0.2 -v 0.5,0.7",
+            "a grid has one kind of rows: several -v, or several weights of one guide",
+            "give the others one value each, for example `-v 0.7 --guide ../starry-night:0,0.2,0.4`",
+        ),
+        ("grid --resume --guide girl:0.1", RESUMED.format("--guide"), "type `sine grid --resume`"),
+        ("compare", "Missing argument 'PROMPT'.", "`sine compare --help` shows what it takes"),
+        ("compare x -p girl --methods sine,magic", '--methods: no method called "magic"', METHODS),
+        ("compare x -p girl --methods sine,,sdedit", '--methods: no method called ""', METHODS),
+        ("compare x -p girl -n 101", "-n: must be from 1 to 100, got 101", "for example `-n 4`"),
+        (
+            "compare x -p girl --strength 2",
+            "--strength: must be from 0 to 1, got 2",
+            "for example `--strength 0.5`",
+        ),
+        ("compare x -p girl --factor 0", "--factor: must be at least 1, got 0", "for example `--factor 4`"),
+        ("compare x -p girl -K 1001", "-K: must be at most 1000, got 1001", RANGES),
         ("tune -p girl --steps 0", "--steps: must be at least 1, got 0", RANGES),
         ("tune -p girl --seed -1", "--seed: must be at least 0, got -1", RANGES),
         ("grid", "a prompt is missing", 'for example `sine grid "a sculpture of a girl"`'),

@@ -340,7 +340,8 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     shown = sine("show", "--json", "-q")
     facts = parsed(shown.out)
     assert shown.code == 0 and shown.err == ""
-    assert facts.keys() == {"project", "manifest", "tuned", "checkpoint", "edits", "grids", "unfinished"}
+    runs = {"edits", "grids", "comparisons", "unfinished"}
+    assert facts.keys() == {"project", "manifest", "tuned", "checkpoint", *runs}
     assert (facts["tuned"], facts["checkpoint"], facts["unfinished"]) == (True, False, [])
     assert facts["manifest"]["prompts"]["class"] == "girl"
     assert facts["manifest"]["schema"] == 1

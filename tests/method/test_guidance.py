@@ -6,14 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sine_cli.method.guidance import Branch, Guidance, GuidedModel, mix
+from sine_cli.method.guidance import Branch, Guidance, Guide, GuidedModel, mix
 from sine_cli.method.sampling import DDIM, sample
 from sine_cli.method.schedule import NoiseSchedule
 
 NULL = Branch(torch.zeros(3, 2))
 BASE = Branch(torch.ones(3, 2))
-TUNED = Branch(torch.full((3, 2), 2.0), box=torch.tensor([0.0, 0.0, 1.0, 1.0]), tuned=True)
-NAMES = {id(NULL): "null", id(BASE): "base", id(TUNED): "tuned"}
+WHOLE = torch.tensor([0.0, 0.0, 1.0, 1.0])
+TUNED = Branch(torch.full((3, 2), 2.0), WHOLE, tuned="tuned")
+STYLE = Branch(torch.full((3, 2), 3.0), WHOLE, tuned="style")
+NAMES = {id(NULL): "null", id(BASE): "base", id(TUNED): "tuned", id(STYLE): "style"}
 T = 1000
 
 
@@ -44,7 +46,8 @@ def x_t() -> Tensor:
 
 
 def guided(backbone: RecordingBackbone, w: float, v: float, K: int) -> GuidedModel:
-    return GuidedModel(backbone, Guidance(w, v, K), null=NULL, base=BASE, tuned=TUNED)
+    """One guide, in the words of Eq. 3."""
+    return GuidedModel(backbone, Guidance(w, (Guide(1 - v, K),)), null=NULL, base=BASE, guides=(TUNED,))
 
 
 def schedule() -> NoiseSchedule:
@@ -55,21 +58,43 @@ def run(backbone: RecordingBackbone, w: float, v: float, K: int, x_T: Tensor, st
     return sample(guided(backbone, w, v, K), x_T, schedule(), DDIM(schedule()), steps)
 
 
-@given(
-    w=st.floats(1, 100),
-    v=st.floats(0, 1),
-    K=st.integers(0, T),
-    t=st.integers(0, T - 1),
-)
-def test_weights_sum_to_one(w: float, v: float, K: int, t: int) -> None:
-    assert sum(Guidance(w, v, K).weights(t)) == pytest.approx(1, abs=1e-12)
+def guides(most: float = 1.0) -> st.SearchStrategy[tuple[Guide, ...]]:
+    """Up to four guides whose weights sum to at most `most`."""
+    one = st.builds(Guide, st.floats(0, most / 4), st.integers(0, T))
+    return st.lists(one, max_size=4).map(tuple)
+
+
+@given(w=st.floats(1, 100), guides=guides(), t=st.integers(0, T - 1))
+def test_weights_sum_to_one(w: float, guides: tuple[Guide, ...], t: int) -> None:
+    weights = Guidance(w, guides).weights(t)
+    assert len(weights) == 2 + len(guides)
+    assert sum(weights) == pytest.approx(1, abs=1e-12)
 
 
 @given(w=st.floats(1, 100), v=st.floats(0, 1), K=st.integers(0, T))
-def test_the_tuned_model_has_weight_until_t_reaches_K_and_none_after(w: float, v: float, K: int) -> None:
-    guidance = Guidance(w, v, K)
-    assert guidance.weights(K + 1) == (1 - w, w * v, w * (1 - v))
-    assert guidance.weights(K) == (1 - w, w, 0)
+def test_one_guide_of_weight_1_minus_v_is_equation_3_until_t_reaches_K_and_equation_2_after(
+    w: float, v: float, K: int
+) -> None:
+    guidance = Guidance(w, (Guide(1 - v, K),))
+    assert guidance.weights(K + 1) == pytest.approx([1 - w, w * v, w * (1 - v)], abs=1e-12)
+    assert guidance.weights(K) == [1 - w, w, 0]
+
+
+@given(w=st.floats(1, 100), guides=guides(), t=st.integers(0, T - 1))
+def test_each_guide_has_its_weight_while_t_exceeds_its_own_K_and_the_base_has_the_rest(
+    w: float, guides: tuple[Guide, ...], t: int
+) -> None:
+    _, base, *weights = Guidance(w, guides).weights(t)
+    assert weights == [w * guide.weight * (t > guide.switch_step) for guide in guides]
+    assert base == pytest.approx(w - sum(weights), abs=1e-12)
+
+
+@given(w=st.floats(1, 100), guides=guides(), t=st.integers(0, T - 1))
+def test_the_order_of_guides_does_not_matter(w: float, guides: tuple[Guide, ...], t: int) -> None:
+    (null, base, *forth), (null_back, base_back, *back) = (
+        Guidance(w, order).weights(t) for order in (guides, guides[::-1])
+    )
+    assert (null, base, forth) == (null_back, base_back, back[::-1])
 
 
 def test_a_guided_step_is_equation_3_written_out(backbone: RecordingBackbone, x_t: Tensor) -> None:
@@ -84,6 +109,36 @@ def test_from_K_on_a_step_is_equation_2(backbone: RecordingBackbone, x_t: Tensor
     w = 7.5
     eps, eps_c = (backbone.prediction(x_t, t, branch) for branch in (NULL, BASE))
     torch.testing.assert_close(guided(backbone, w, 0.3, 400)(x_t, t), (1 - w) * eps + w * eps_c)
+
+
+def test_a_step_with_two_guides_is_the_equation_of_several_written_out(
+    backbone: RecordingBackbone, x_t: Tensor
+) -> None:
+    """t = 600 lies above both K; t = 400 above that of the style alone; t = 100 below both."""
+    w = 7.5
+    own, style = Guide(0.3, 500), Guide(0.4, 200)
+    model = GuidedModel(backbone, Guidance(w, (own, style)), NULL, BASE, (TUNED, STYLE))
+    for t, b_own, b_style in ((600, 0.3, 0.4), (400, 0.0, 0.4), (100, 0.0, 0.0)):
+        eps, eps_c, eps_own, eps_style = (
+            backbone.prediction(x_t, t, branch) for branch in (NULL, BASE, TUNED, STYLE)
+        )
+        conditional = (1 - b_own - b_style) * eps_c + b_own * eps_own + b_style * eps_style
+        torch.testing.assert_close(model(x_t, t), w * conditional + (1 - w) * eps, rtol=1e-5, atol=1e-5)
+    rows = [["null", "base", "tuned", "style"], ["null", "base", "style"], ["null", "base"]]
+    assert list(backbone.asked.values()) == rows
+
+
+def test_a_guide_split_in_two_halves_is_the_whole(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    half = Guide(0.2, 400)
+    split = GuidedModel(backbone, Guidance(7.5, (half, half)), NULL, BASE, (TUNED, TUNED))
+    whole = guided(RecordingBackbone(), 7.5, 0.6, 400)
+    torch.testing.assert_close(split(x_t, 600), whole(x_t, 600))
+
+
+def test_guides_that_share_all_of_it_leave_the_base_no_row(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    sharing = (Guide(0.25, 400), Guide(0.75, 400))
+    GuidedModel(backbone, Guidance(7.5, sharing), NULL, BASE, (TUNED, STYLE))(x_t, 600)
+    assert backbone.asked == {600: ["null", "tuned", "style"]}
 
 
 def test_at_v_1_it_is_plain_classifier_free_guidance(backbone: RecordingBackbone, x_t: Tensor) -> None:

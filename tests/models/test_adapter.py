@@ -11,8 +11,8 @@ from torch import Tensor
 from sine_cli.errors import UserError
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.models.adapter import TARGETS, Adapter, attach_adapter, load_state
-from sine_cli.models.backbone import UNetBackbone
+from sine_cli.models.adapter import TARGETS, Adapter, attach_adapter, load_state, positions
+from sine_cli.models.backbone import TUNED, UNetBackbone
 from sine_cli.models.base import Base
 
 Load = Callable[[Path], Base]
@@ -33,8 +33,8 @@ def fill(adapter: Adapter) -> Adapter:
 def tuned_row(base: Base, adapter: Adapter) -> Tensor:
     x_t = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
     prompt = torch.randn(24, 32, generator=torch.Generator().manual_seed(3))
-    backbone = UNetBackbone(base.unet, adapter.position)
-    return backbone(x_t, 300, [Branch(prompt, torch.tensor(WHOLE), tuned=True)])[0]
+    backbone = UNetBackbone(base.unet, positions(adapter))
+    return backbone(x_t, 300, [Branch(prompt, torch.tensor(WHOLE), tuned=TUNED)])[0]
 
 
 def test_a_saved_adapter_gives_the_same_tuned_rows_on_another_copy_of_the_base(

@@ -1,13 +1,18 @@
 """Base and tuned rows share one call of the U-Net, and the base rows never notice."""
 
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.models.adapter import Adapter, attach_adapter
-from sine_cli.models.backbone import UNetBackbone
+from sine_cli.models.adapter import Adapter, attach_adapter, positions
+from sine_cli.models.backbone import TUNED, UNetBackbone
 from sine_cli.models.base import Base
 
 T = 500
@@ -25,10 +30,14 @@ def prompt(seed: int) -> Tensor:
 NULL, TARGET, SOURCE = prompt(1), prompt(2), prompt(3)
 
 
-def attach(base: Base, *, filled: bool) -> Adapter:
+def attach(
+    base: Base, *, filled: bool, name: str = TUNED, seed: int = 4, targets: str = "attention+resnet"
+) -> Adapter:
     """A fresh adapter; `filled` with random values, as if tuned long and hard."""
-    adapter = attach_adapter(base.unet, rank=4, targets="attention+resnet", frequencies=FREQUENCIES, seed=0)
-    generator = torch.Generator().manual_seed(4)
+    adapter = attach_adapter(
+        base.unet, rank=seed, targets=targets, frequencies=FREQUENCIES, seed=0, name=name
+    )
+    generator = torch.Generator().manual_seed(seed)
     for parameter in [*adapter.lora_parameters(), *adapter.position_parameters()] if filled else []:
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     return adapter
@@ -41,9 +50,9 @@ def predict(backbone: UNetBackbone, *branches: Branch, x_t: Tensor | None = None
 def test_base_rows_are_bit_identical_with_an_adapter_attached(base: Base) -> None:
     rows = [Branch(NULL), Branch(TARGET), Branch(SOURCE)]
     before = predict(UNetBackbone(base.unet), *rows)
-    backbone = UNetBackbone(base.unet, attach(base, filled=True).position)
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
     alone = predict(backbone, *rows)
-    mixed = predict(backbone, Branch(NULL), Branch(TARGET), Branch(SOURCE, BOX, tuned=True))
+    mixed = predict(backbone, Branch(NULL), Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED))
     assert all(torch.equal(*pair) for pair in zip(alone, before, strict=True))
     assert torch.equal(mixed[0], before[0])
     assert torch.equal(mixed[1], before[1])
@@ -53,37 +62,63 @@ def test_base_rows_are_bit_identical_with_an_adapter_attached(base: Base) -> Non
 def test_base_rows_are_bit_identical_in_every_place_of_a_batch(base: Base) -> None:
     rows = [Branch(NULL), Branch(TARGET), Branch(SOURCE)]
     before = predict(UNetBackbone(base.unet), *rows)
-    backbone = UNetBackbone(base.unet, attach(base, filled=True).position)
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
     for place in range(3):
         branches = [*rows]
-        branches[place] = Branch(rows[place].prompt, BOX, tuned=True)
+        branches[place] = Branch(rows[place].prompt, BOX, tuned=TUNED)
         after = predict(backbone, *branches)
         for i in range(3):
             assert torch.equal(after[i], before[i]) == (i != place)
 
 
+@pytest.mark.parametrize("boxed", [True, False])
+def test_each_of_several_adapters_gives_its_rows_what_it_gives_alone(
+    tiny: Path, load: Callable[[Path], Base], boxed: bool
+) -> None:
+    """Adapters of different ranks and targets on one U-Net, against each on a U-Net of its own."""
+    kinds: list[dict[str, Any]] = [
+        {"name": TUNED, "seed": 4},
+        {"name": "guide_1", "seed": 5, "targets": "attention"},
+        {"name": "guide_2", "seed": 6},
+    ]
+    box = torch.tensor([0.1, 0.2, 0.6, 0.9]) if boxed else None
+    together = load(tiny)
+    adapters = [attach(together, filled=True, **kind) for kind in kinds]
+    rows = [Branch(TARGET), *(Branch(SOURCE, box, tuned=kind["name"]) for kind in kinds), Branch(NULL)]
+    base_row, *tuned_rows, null_row = predict(UNetBackbone(together.unet, positions(*adapters)), *rows)
+    for kind, row in zip(kinds, tuned_rows, strict=True):
+        alone = load(tiny)
+        backbone = UNetBackbone(alone.unet, positions(attach(alone, filled=True, **kind)))
+        (expected,) = predict(backbone, Branch(SOURCE, box, tuned=kind["name"]))
+        torch.testing.assert_close(row, expected, rtol=0, atol=1e-4)
+    plain = predict(UNetBackbone(load(tiny).unet), Branch(TARGET), Branch(NULL))
+    torch.testing.assert_close(base_row, plain[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(null_row, plain[1], rtol=0, atol=1e-4)
+    assert min((a - b).abs().max() for a, b in itertools.combinations(tuned_rows, 2)) > 1e-2
+
+
 def test_an_adapter_at_its_start_leaves_tuned_rows_as_the_base_has_them(base: Base) -> None:
     before = predict(UNetBackbone(base.unet), Branch(TARGET), Branch(SOURCE))
-    backbone = UNetBackbone(base.unet, attach(base, filled=False).position)
-    after = predict(backbone, Branch(TARGET), Branch(SOURCE, BOX, tuned=True))
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=False)))
+    after = predict(backbone, Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED))
     assert all(torch.equal(*pair) for pair in zip(after, before, strict=True))
 
 
 def test_the_position_reaches_rows_with_a_box_alone(base: Base) -> None:
     adapter = attach(base, filled=False)
-    backbone = UNetBackbone(base.unet, adapter.position)
-    before = predict(backbone, Branch(TARGET), Branch(SOURCE, tuned=True), Branch(SOURCE, BOX, tuned=True))
+    backbone = UNetBackbone(base.unet, positions(adapter))
+    before = predict(backbone, Branch(TARGET), Branch(SOURCE, tuned=TUNED), Branch(SOURCE, BOX, tuned=TUNED))
     torch.nn.init.constant_(adapter.position.projection.weight, 0.5)
-    after = predict(backbone, Branch(TARGET), Branch(SOURCE, tuned=True), Branch(SOURCE, BOX, tuned=True))
+    after = predict(backbone, Branch(TARGET), Branch(SOURCE, tuned=TUNED), Branch(SOURCE, BOX, tuned=TUNED))
     assert torch.equal(after[0], before[0])
     assert torch.equal(after[1], before[1])
     assert not torch.allclose(after[2], before[2], atol=1e-3)
 
 
 def test_a_tuned_row_in_a_mixed_batch_equals_the_tuned_model_alone(base: Base) -> None:
-    backbone = UNetBackbone(base.unet, attach(base, filled=True).position)
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
     x_t = noise()
-    tuned = Branch(SOURCE, BOX, tuned=True)
+    tuned = Branch(SOURCE, BOX, tuned=TUNED)
     mixed = predict(backbone, Branch(NULL), tuned, Branch(TARGET), x_t=x_t)[1]
     alone = predict(backbone, tuned, x_t=x_t)[0]
     in_tuning = backbone.tuned(x_t, torch.full((2,), T), SOURCE, BOX.expand(2, 4))
@@ -93,14 +128,14 @@ def test_a_tuned_row_in_a_mixed_batch_equals_the_tuned_model_alone(base: Base) -
 
 def test_a_base_row_in_a_mixed_batch_equals_the_base_alone(base: Base) -> None:
     alone = predict(UNetBackbone(base.unet), Branch(TARGET))[0]
-    backbone = UNetBackbone(base.unet, attach(base, filled=True).position)
-    mixed = predict(backbone, Branch(SOURCE, BOX, tuned=True), Branch(TARGET))[1]
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    mixed = predict(backbone, Branch(SOURCE, BOX, tuned=TUNED), Branch(TARGET))[1]
     torch.testing.assert_close(mixed, alone, rtol=0, atol=1e-5)
 
 
 def test_each_picture_of_a_batch_is_predicted_by_itself(base: Base) -> None:
-    backbone = UNetBackbone(base.unet, attach(base, filled=True).position)
-    branches = [Branch(TARGET), Branch(SOURCE, BOX, tuned=True)]
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    branches = [Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED)]
     both = predict(backbone, *branches, x_t=noise(2))
     for i in range(2):
         alone = predict(backbone, *branches, x_t=noise(2)[i : i + 1])
@@ -109,7 +144,7 @@ def test_each_picture_of_a_batch_is_predicted_by_itself(base: Base) -> None:
 
 
 def test_in_tuning_each_row_has_the_position_of_its_own_box(base: Base) -> None:
-    backbone = UNetBackbone(base.unet, attach(base, filled=True).position)
+    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
     boxes = torch.tensor([WHOLE, (0.1, 0.5, 0.4, 0.9)])
     x_t, t = noise(1).expand(2, -1, -1, -1), torch.tensor([T, T])
     rows = backbone.tuned(x_t, t, SOURCE, boxes)
@@ -117,13 +152,13 @@ def test_in_tuning_each_row_has_the_position_of_its_own_box(base: Base) -> None:
     swapped = backbone.tuned(x_t, t, SOURCE, boxes.flip(0))
     torch.testing.assert_close(swapped.flip(0), rows, rtol=0, atol=1e-5)
     torch.testing.assert_close(
-        backbone.tuned(x_t, t, SOURCE, None), predict(backbone, Branch(SOURCE, tuned=True), x_t=x_t)[0]
+        backbone.tuned(x_t, t, SOURCE, None), predict(backbone, Branch(SOURCE, tuned=TUNED), x_t=x_t)[0]
     )
 
 
 def test_gradients_reach_the_adapter_and_nothing_of_the_base(base: Base) -> None:
     adapter = attach(base, filled=True)
-    backbone = UNetBackbone(base.unet, adapter.position)
+    backbone = UNetBackbone(base.unet, positions(adapter))
     backbone.tuned(noise(), torch.tensor([T, 3]), SOURCE, BOX.expand(2, 4)).square().mean().backward()
     trained = [*adapter.lora_parameters(), *adapter.position_parameters()]
     assert all(p.grad is not None and torch.count_nonzero(p.grad) > 0 for p in trained)
@@ -132,16 +167,16 @@ def test_gradients_reach_the_adapter_and_nothing_of_the_base(base: Base) -> None
 
 
 def test_sampling_makes_no_gradients_and_gives_float32(base: Base) -> None:
-    backbone = UNetBackbone(base.unet.to(torch.bfloat16), attach(base, filled=True).position)
-    for prediction in predict(backbone, Branch(TARGET), Branch(SOURCE, BOX, tuned=True)):
+    backbone = UNetBackbone(base.unet.to(torch.bfloat16), positions(attach(base, filled=True)))
+    for prediction in predict(backbone, Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED)):
         assert prediction.dtype == torch.float32
         assert not prediction.requires_grad
 
 
 def test_what_a_failing_call_was_given_is_forgotten(base: Base) -> None:
     adapter = attach(base, filled=True)
-    backbone = UNetBackbone(base.unet, adapter.position)
+    backbone = UNetBackbone(base.unet, positions(adapter))
     expected = predict(backbone, Branch(TARGET))[0]
     with pytest.raises(RuntimeError):
-        predict(backbone, Branch(torch.zeros(24, 5), BOX, tuned=True))
+        predict(backbone, Branch(torch.zeros(24, 5), BOX, tuned=TUNED))
     assert torch.equal(predict(backbone, Branch(TARGET))[0], expected)

@@ -91,3 +91,28 @@ def test_unfit_words_are_refused(class_noun: str, token: str, message: str) -> N
 
 def test_sixty_characters_are_allowed() -> None:
     assert prompts.check_class_noun("d" * 60) == "d" * 60
+
+
+@pytest.mark.parametrize(
+    ("prompt", "class_noun", "name", "expected"),
+    [
+        ("a sculpture of a girl", "girl", "sks girl", "a sculpture of a sks girl"),
+        ("a boat", "boat", "olis boat", "an olis boat"),
+        ("an owl at night", "owl", "sks owl", "a sks owl at night"),
+        ("Castle, castle", "castle", "<picture>", "<picture>, castle"),
+        ("the oil painting (framed)", "oil painting", "<picture>", "the <picture> (framed)"),
+        ("a catalogue of cats", "cat", "sks cat", None),
+        ("a desert", "castle", "sks castle", None),
+        ("a c.t", "c.t", "sks c.t", "a sks c.t"),
+        ("a cat", "c.t", "sks c.t", None),
+    ],
+)
+def test_a_name_takes_the_place_of_the_noun(
+    prompt: str, class_noun: str, name: str, expected: str | None
+) -> None:
+    assert prompts.naming(prompt, class_noun, name) == expected
+
+
+def test_the_token_takes_the_place_of_its_sign() -> None:
+    assert prompts.with_token("a [*] dog with a flower in mouth", "sks") == "a sks dog with a flower in mouth"
+    assert prompts.with_token("a dog", "sks") == "a dog"

@@ -39,7 +39,7 @@ EDIT = EditSettings(switch_step=400, base_weight=0.5, guidance_scale=3.0, steps=
 
 @dataclass(frozen=True)
 class Girl:
-    """The project `girl` in the working folder."""
+    """A project in the working folder, `girl` mostly."""
 
     project: Project
 
@@ -99,6 +99,29 @@ def tuned_once(
     folder = Path(shutil.copytree(untuned_once, tmp_path_factory.mktemp("projects") / "girl"))
     tune(Project(folder), load_manifest(folder / "sine.yaml"), TUNE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def style_once(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, session_on_the_cpu: None) -> Path:
+    """Another tuned project of the same base: a style, learned from stripes with other tuning settings."""
+    y, x = np.mgrid[0:64, 0:64]
+    stripes = np.stack([255 * ((x + y) // 8 % 2), 2 * x, 255 - 3 * y], axis=-1).clip(0, 255)
+    picture = tmp_path_factory.mktemp("pictures") / "stripes.png"
+    Image.fromarray(stripes.astype(np.uint8)).save(picture)
+    folder = tmp_path_factory.mktemp("projects") / "stripes"
+    made = init(InitRequest(picture, "painting", kind="style", base=str(tiny_base), folder=folder))
+    settings = TUNE.model_copy(update={"rank": 2, "targets": "attention+resnet", "seed": 1})
+    manifest = made.manifest.model_copy(update={"tune": settings, "edit": EDIT})
+    write_manifest(made.project.manifest_path, manifest)
+    tune(made.project, manifest, settings)
+    return folder
+
+
+@pytest.fixture
+def style(style_once: Path, isolated: Path) -> Girl:
+    """The project `stripes` in the working folder."""
+    shutil.copytree(style_once, isolated / "stripes")
+    return Girl(Project(Path("stripes")))
 
 
 @pytest.fixture

@@ -125,11 +125,27 @@ def test_the_same_edit_gives_the_same_picture_again(tuned: Girl) -> None:
         {"negative": "blurry, ugly"},
         {"source_prompt": "a red castle on a hill"},
         {"position": False},
+        {"crop": (0.25, 0.25, 0.75, 0.75)},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_setting_decides_about_the_picture(tuned: Girl, change: dict[str, Any]) -> None:
     assert not np.array_equal(picture_of(tuned, **change), picture_of(tuned))
+
+
+def test_a_crop_of_the_whole_is_the_picture_and_another_has_its_own_aspect(tuned: Girl) -> None:
+    assert np.array_equal(picture_of(tuned, crop=(0.0, 0.0, 1.0, 1.0)), picture_of(tuned))
+    upper_half = picture_of(tuned, crop=(0.0, 0.0, 0.5, 1.0), steps=1)
+    assert upper_half.shape == (40, 104, 3), "30 high, 80 wide, at the area of 64x64"
+
+
+def test_a_crop_beyond_the_frame_is_made(tuned: Girl) -> None:
+    assert picture_of(tuned, crop=(-0.5, -0.5, 1.5, 1.5), size=Size(40, 40)).std() > 5
+
+
+def test_a_crop_without_position_is_refused(tuned: Girl) -> None:
+    message, _ = refusal(tuned, crop=(0.0, 0.0, 1.0, 0.5), position=False)
+    assert message == "--crop says where things lie, and --no-position keeps that from the tuned models"
 
 
 def test_several_prompts_make_a_run_each_as_if_made_alone(tuned: Girl) -> None:
@@ -251,6 +267,7 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
         "base": str(tiny_base),
         "base_revision": tuned.manifest.base_revision,
         "adapter": record.files,
+        "guide_adapters": [],
         "device": "cpu",
         "dtype": record.dtype,
         "versions": versions(),
@@ -267,6 +284,8 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
         "steps": 4,
         "solver": "ddim",
         "position": False,
+        "guides": [],
+        "crop": None,
     }
     assert [read_recipe(path) for path in result.pictures] == [
         {**recipe, "seed": seed, **provenance} for seed in (3, 4)

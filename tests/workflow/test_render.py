@@ -1,5 +1,7 @@
 """From a recipe to what the model is asked: which prompts, which position, when, from which noise."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from sine_cli.method.guidance import Branch
 from sine_cli.method.sampling import draw_noise
 from sine_cli.models.base import Base, load_base
+from sine_cli.workflow.guides import GuideRecipe
 from sine_cli.workflow.render import Recipe, Renderer, embed
 from sine_cli.workflow.size import Size
 
@@ -96,3 +99,39 @@ def test_the_noise_is_that_of_the_seed_at_the_sampled_size(base: Base) -> None:
     noise = render(base)[0].noise
     assert noise is not None
     assert torch.equal(noise, draw_noise(1, (4, 10, 13), seed=5))
+
+
+GUIDE = GuideRecipe("../stripes", "in the sks style", weight=0.25, switch_step=300)
+
+
+def test_a_crop_is_the_box_that_every_tuned_model_is_given(base: Base) -> None:
+    branches = render(base, crop=(0.1, -0.2, 0.6, 0.4), guides=(GUIDE,))[0].asked[751]
+    assert [branch.tuned for branch in branches] == [None, None, "tuned", "guide_1"]
+    box = torch.tensor([0.1, -0.2, 0.1 + 0.5 * 40 / 37, -0.2 + 0.6 * 52 / 51])
+    for branch in branches[2:]:
+        assert branch.box is not None
+        torch.testing.assert_close(branch.box, box)
+
+
+def test_each_guide_is_asked_with_its_own_prompt_while_t_exceeds_its_own_K(base: Base) -> None:
+    recorder, embeddings = render(base, guides=(GUIDE, replace(GUIDE, switch_step=800)))
+    asked = {t: [branch.tuned for branch in branches] for t, branches in recorder.asked.items()}
+    assert asked == {
+        751: [None, None, "tuned", "guide_1"],
+        501: [None, None, "guide_1"],
+        251: [None, None],
+        1: [None, None],
+    }
+    assert torch.equal(recorder.asked[501][2].prompt, embeddings["in the sks style"])
+
+
+@pytest.mark.parametrize("changes", [{}, {"guides": (GUIDE, GUIDE)}, {"crop": (0.0, 0.0, 0.5, 1.5)}])
+def test_a_recipe_comes_back_from_its_record(changes: dict[str, Any]) -> None:
+    recipe = Recipe(**{**vars(RECIPE), **changes})
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_a_record_of_before_there_were_guides_is_a_recipe_too() -> None:
+    record = RECIPE.as_dict()
+    del record["guides"], record["crop"]
+    assert Recipe.from_dict(record) == RECIPE

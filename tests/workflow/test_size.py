@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sine_cli.errors import UserError
-from sine_cli.workflow.size import LARGEST_SIDE, Size, default_size, parse_size, sampled_size
+from sine_cli.workflow.size import (
+    LARGEST_SIDE,
+    WHOLE,
+    Box,
+    Size,
+    default_size,
+    parse_crop,
+    parse_size,
+    sampled_size,
+)
 
 HINT = "give HEIGHTxWIDTH in pixels, for example `--size 640x512` (640 high, 512 wide)"
 SIDES = st.integers(1, LARGEST_SIDE)
@@ -100,3 +109,32 @@ def test_the_sampled_size_is_the_next_one_of_whole_cells(height: int, width: int
     assert canvas.height % factor == canvas.width % factor == 0
     assert 0 <= canvas.height - height < factor
     assert 0 <= canvas.width - width < factor
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("0,0,1,1", WHOLE),
+        ("0,0.5,0.5,1", (0.0, 0.5, 0.5, 1.0)),
+        (" -1, -.25 ,2 ,1e0", (-1.0, -0.25, 2.0, 1.0)),
+    ],
+)
+def test_a_crop_is_four_numbers(text: str, box: Box) -> None:
+    assert parse_crop(text) == box
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0,0,1", "0,0,1,1,1", "0,0,x,1", "1,0,0,1", "0,1,1,1", "nan,0,1,1", "0,0,1,inf", "-1.1,0,1,1"],
+)
+def test_what_is_no_crop_is_refused(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_crop(text)
+    assert caught.value.message.startswith("--crop: ")
+    assert caught.value.hint and "--crop 0,0.5,0.5,1" in caught.value.hint
+
+
+@given(st.integers(16, 4000), st.integers(16, 4000))
+def test_the_default_size_of_a_crop_is_that_of_the_part_alone(height: int, width: int) -> None:
+    half = default_size(Size(2 * height, width), 512, 8, (0.5, 0.0, 1.0, 1.0))
+    assert half == default_size(Size(height, width), 512, 8)

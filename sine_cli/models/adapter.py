@@ -4,11 +4,13 @@ References:
     LoRA: Low-Rank Adaptation of Large Language Models, Hu et al., 2021.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from sine_cli.errors import UserError
@@ -62,7 +64,9 @@ def attach_adapter(unet: Any, *, rank: int, targets: str, frequencies: int, seed
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, unet, adapter_name=TUNED)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two LoRAs are meant
+            inject_adapter_in_model(config, unet, adapter_name=TUNED)
         position = Position(unet.config.block_out_channels[0], frequencies)
     device = unet.conv_in.weight.device
     position.to(device)
@@ -71,6 +75,17 @@ def attach_adapter(unet: Any, *, rank: int, targets: str, frequencies: int, seed
         parameter.data = parameter.data.to(device, torch.float32)
         parameter.requires_grad_(True)
     return adapter
+
+
+def merge(adapter: Adapter) -> None:
+    """Fold the LoRA into the U-Net's own weights, in place: base becomes tuned, but for the position."""
+    layers = [
+        (name, module) for name, module in adapter.unet.named_modules() if isinstance(module, LoraLayer)
+    ]
+    for name, layer in layers:
+        layer.merge(adapter_names=[TUNED])
+        parent, _, child = name.rpartition(".")
+        setattr(adapter.unet.get_submodule(parent), child, layer.get_base_layer())
 
 
 def load_state(adapter: Adapter, lora: dict[str, Tensor], position: dict[str, Tensor], where: str) -> None:

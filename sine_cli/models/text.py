@@ -1,13 +1,45 @@
-"""The text encoder: prompts to embeddings."""
+"""The text encoder: prompts to what the U-Net is told of them."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """A prompt as a base reads it; opaque to the method, which only passes it on.
+
+    Args:
+        embedding: of every token, (L, D) in float32.
+        pooled: of the prompt as a whole, (P,); None where the U-Net has no use for it (SD 1 and 2).
+    """
+
+    embedding: Tensor
+    pooled: Tensor | None = None
+
+
+class PromptReader(Protocol):
+    """What a base's text encoders are to all else, however many there are."""
+
+    length: int
+
+    def encode(self, prompts: list[str]) -> list[Conditioning]:
+        """A conditioning for each prompt, padded or cut to L tokens."""
+        ...
+
+    def cut(self, prompt: str) -> str:
+        """The end of the prompt that does not fit and goes unread; empty when all is read."""
+        ...
+
+    def release(self) -> None:
+        """Let the models leave memory; nothing can be encoded after."""
+        ...
+
+
 class TextEncoder:
-    """Wraps a tokenizer and a CLIP text model of transformers."""
+    """Wraps a tokenizer and a CLIP text model of transformers; a `PromptReader`."""
 
     def __init__(self, tokenizer: Any, model: Any, device: torch.device) -> None:
         self.tokenizer = tokenizer
@@ -16,19 +48,20 @@ class TextEncoder:
         self.length: int = min(tokenizer.model_max_length, model.config.max_position_embeddings)
 
     def release(self) -> None:
-        """Let the model leave memory; nothing can be encoded after."""
         self.model = None
 
+    def encode(self, prompts: list[str]) -> list[Conditioning]:
+        return [Conditioning(embedding) for embedding in self.read(prompts).last_hidden_state.float()]
+
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> Tensor:
-        """Embeddings, (N, L, D) in float32, of N prompts padded or cut to L tokens."""
+    def read(self, prompts: list[str], **wanted: bool) -> Any:
+        """The model's own output for N prompts; `wanted` names more of it, as transformers does."""
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
-        return self.model(tokens.input_ids.to(self.device))[0].float()
+        return self.model(tokens.input_ids.to(self.device), **wanted)
 
     def cut(self, prompt: str) -> str:
-        """The end of the prompt that does not fit and goes unread; empty when all is read."""
         with_places = self.tokenizer.is_fast
         tokens = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=with_places)
         room = self.length - self.tokenizer.num_special_tokens_to_add()

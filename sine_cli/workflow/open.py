@@ -6,10 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from sine_cli.models.backbone import UNetBackbone
+from sine_cli.models.backbone import BASE, UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype
 from sine_cli.models.locate import Location
+from sine_cli.models.lora_files import STYLE, attach_style
+from sine_cli.project.files import shown
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
@@ -18,6 +20,7 @@ from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Recipe, Renderer, embed
 from sine_cli.workflow.size import Size, default_size
+from sine_cli.workflow.style import Style
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Studio:
 
     Attributes:
         record: of the adapter; None where no picture asked for needs one.
+        style: the user's own LoRA on the base side, if any.
     """
 
     project: Project
@@ -34,6 +38,7 @@ class Studio:
     base: Base
     record: AdapterRecord | None
     backbone: UNetBackbone
+    style: Style | None = None
 
     def default_size(self) -> Size:
         """The source's aspect at about the base's native area."""
@@ -77,20 +82,30 @@ class Studio:
             "base": self.manifest.base,
             "base_revision": self.location.revision,
             "adapter": self.adapter_files(),
+            **({"lora": self.style.as_dict()} if self.style else {}),
             "device": self.base.device.type,
             "dtype": str(self.base.dtype).removeprefix("torch."),
             "versions": versions(),
         }
 
 
-def open_studio(project: Project, manifest: Manifest, *, needs_adapter: bool) -> Studio:
+def open_studio(
+    project: Project,
+    manifest: Manifest,
+    *,
+    needs_adapter: bool,
+    style: Style | None = None,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> Studio:
     """Load base and adapter.
 
     Args:
         needs_adapter: whether any picture gives the tuned model weight; else it need not be tuned.
+        style: the user's own LoRA, for the base side; `on_notice` is told what of it is left out.
 
     Raises:
-        UserError, SineError: the base cannot be had; not tuned; the adapter is damaged or of another base.
+        UserError, SineError: the base cannot be had; not tuned; the adapter is damaged or of another base;
+            the LoRA does not fit.
     """
     record = None
     if needs_adapter:
@@ -98,7 +113,16 @@ def open_studio(project: Project, manifest: Manifest, *, needs_adapter: bool) ->
         check_record(project, manifest, record)
     location = find_base(manifest)
     device = best_device()
-    base = load_base(location.folder, location.variant, device, best_dtype(device))
+    base = load_base(location.path, location.variant, device, best_dtype(device))
+    if style:
+        left_out = attach_style(base.unet, style.file, style.scale)
+        if left_out:
+            on_notice(f"of {shown(style.file)} the U-Net's layers are used; left out: {', '.join(left_out)}")
     adapter = load_adapter(project, record, base.unet) if record else None
-    backbone = UNetBackbone(base.unet, adapter.position if adapter else None)
-    return Studio(project, manifest, location, base, record, backbone)
+    backbone = UNetBackbone(
+        base.unet,
+        adapter.position if adapter else None,
+        factor=base.autoencoder.factor,
+        base_rows=STYLE if style else BASE,
+    )
+    return Studio(project, manifest, location, base, record, backbone, style)

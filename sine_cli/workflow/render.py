@@ -13,6 +13,7 @@ from sine_cli.method.guidance import Branch, Guidance, GuidedModel
 from sine_cli.method.sampling import SOLVERS, draw_noise, sample
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.text import Conditioning
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.workflow.size import Size, sampled_size
 
@@ -83,12 +84,12 @@ class Renderer:
     """A base, perhaps with an adapter, ready to make pictures.
 
     Args:
-        embeddings: of every text that a recipe will name, (L, D) each.
+        embeddings: what the base reads of every text that a recipe will name.
     """
 
     base: Base
     backbone: UNetBackbone
-    embeddings: dict[str, Tensor]
+    embeddings: dict[str, Conditioning]
 
     def picture(self, recipe: Recipe, on_step: Callable[[int], None] = lambda _: None) -> Image.Image:
         """The picture of a recipe, RGB, of exactly its size.
@@ -133,7 +134,7 @@ class Renderer:
         )
 
 
-def embed(base: Base, texts: list[str]) -> dict[str, Tensor]:
-    """The embedding of each text, (L, D)."""
+def embed(base: Base, texts: list[str]) -> dict[str, Conditioning]:
+    """What the base reads of each text."""
     distinct = sorted(set(texts))
     return dict(zip(distinct, base.text.encode(distinct), strict=True))

@@ -22,6 +22,7 @@ from sine_cli.cli.options import (
     edit_settings,
     open_project,
     parse_size_option,
+    parse_style_option,
 )
 from sine_cli.errors import UserError
 
@@ -55,6 +56,10 @@ def edit(
         typer.Option("--best", help="Mark the best so many of each prompt, by words and source."),
     ] = None,
     scorer: ScorerOption = None,
+    lora: Annotated[
+        str | None,
+        typer.Option("--lora", metavar="FILE[:SCALE]", help="A LoRA of your own, for the base side."),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -66,6 +71,7 @@ def edit(
     sine edit "a sculpture of a girl" --size 640x512
     sine edit "a castle in the snow" -n 8 --best 1 -K 500
     sine edit "a sketch of a dog" "a neon sign of a dog"
+    sine edit "a painting of a dog" --lora ink.safetensors:0.8
     cat prompts.txt | sine edit - --json
     """
     from sine_cli.console import Console
@@ -89,6 +95,7 @@ def edit(
         )
     wanted = parse_size_option(size)
     first_seed = check_seed(seed)
+    style = parse_style_option(lora)
     texts = _read_prompts(prompts)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit
@@ -107,6 +114,7 @@ def edit(
             not no_position,
             best,
             scorer,
+            style,
         )
         results = edit(opened, manifest, request, on_progress, console.warn)
     console.result(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sine_cli.cli import demo, edit, grid, init, score, show, tune
+from sine_cli.cli import bases, demo, edit, export, grid, init, score, show, tune
 from sine_cli.errors import Interrupted, SineError
 
 app = typer.Typer(
@@ -43,11 +43,13 @@ def sine(
     sine edit "a sculpture of a girl"        pictures from words
     sine grid "a sculpture of a girl"        one prompt over K and v
     sine score girl/edits/*/*.png            pictures against words and source
+    sine export --format kohya               the adapter for other tools
+    sine bases                               base models, and what is on this disk
     sine demo                                all of it on a shipped picture
     """
 
 
-for command in (init, tune, edit, grid, score, show, demo):
+for command in (init, tune, edit, grid, score, show, export, bases, demo):
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sine_cli.project.folder import Project
     from sine_cli.project.manifest import EditSettings, Manifest
     from sine_cli.workflow.size import Size
+    from sine_cli.workflow.style import Style
 
 ProjectOption = Annotated[
     Path | None,
@@ -77,6 +78,12 @@ def parse_size_option(text: str | None) -> "Size | None":
     from sine_cli.workflow.size import parse_size
 
     return None if text is None else parse_size(text)
+
+
+def parse_style_option(text: str | None) -> "Style | None":
+    from sine_cli.workflow.style import parse_style
+
+    return None if text is None else parse_style(text)
 
 
 LARGEST_SEED = 2**62

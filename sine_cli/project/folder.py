@@ -60,6 +60,10 @@ class Project:
     def grids_dir(self) -> Path:
         return self.root / "grids"
 
+    @property
+    def exports_dir(self) -> Path:
+        return self.root / "exports"
+
 
 @dataclass(frozen=True)
 class Found:

@@ -17,6 +17,7 @@ from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.size import Size
+from sine_cli.workflow.style import Style
 
 MOST_PICTURES = 1000
 """Of one prompt; more is a slip of the finger."""
@@ -34,6 +35,7 @@ class EditRequest:
         position: whether the tuned model is given the position of the whole picture.
         best: how many of a prompt's pictures are marked as its best, 1 to `count`; None scores nothing.
         scorer: what finds them: a hub id or a folder; None takes the bundled one.
+        style: the user's own LoRA, which the base is given and the tuned model is not.
     """
 
     prompts: list[str]
@@ -45,6 +47,7 @@ class EditRequest:
     position: bool = True
     best: int | None = None
     scorer: str | None = None
+    style: Style | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,13 @@ def edit(
     sweep(project.edits_dir)
 
     # 2. The base and, where it has weight, the adapter
-    studio = open_studio(project, manifest, needs_adapter=uses_tuned(request.settings))
+    studio = open_studio(
+        project,
+        manifest,
+        needs_adapter=uses_tuned(request.settings),
+        style=request.style,
+        on_notice=on_notice,
+    )
 
     # 3. The prompts, then the text encoder leaves memory
     size = request.size or studio.default_size()

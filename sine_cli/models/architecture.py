@@ -243,6 +243,7 @@ def _autoencoder(shapes: Shapes, family: Family) -> Config:
     encoder = f"{AUTOENCODER}encoder."
     levels = _count(shapes, encoder + "down.{}.block.0.conv1.weight")
     return {
+        "in_channels": shapes[f"{encoder}conv_in.weight"][1],
         "block_out_channels": [
             shapes[f"{encoder}down.{level}.block.0.conv1.weight"][0] for level in range(levels)
         ],

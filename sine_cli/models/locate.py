@@ -206,13 +206,14 @@ def on_hub(repository: str, revision: str | None, variant: str | None) -> Locati
     Raises:
         UserError, SineError: no such repository or revision, no access, no network.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     def fetch(local: bool) -> str:
         folder = snapshot_download(
             repository, revision=revision, allow_patterns=CONFIGS, local_files_only=local
         )
-        if local and not _all_configs(Path(folder)):
+        # Told to stay offline, the client takes a part in the cache for the whole.
+        if (local or constants.HF_HUB_OFFLINE) and not _all_configs(Path(folder)):
             raise FileNotFoundError(f"{repository} is cached in part")
         return folder
 

@@ -57,7 +57,7 @@ def test_scripts_get_the_same_in_json(sine: "Sine", cache: Path) -> None:
 
 
 def test_an_export_says_what_it_is_for_and_what_stays_behind(sine: "Sine", girl: Path) -> None:
-    prompt = "a painting of a sks painting"
+    prompt = "a sks painting"
     assert sine("export", "--project", "girl", "--format", "kohya") == (
         0,
         "girl/exports/girl-kohya.safetensors  a LoRA for ComfyUI and A1111\n"

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,10 +134,10 @@ class _Speed(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
-def aligned(rows: list[tuple[str, str]]) -> list[str]:
-    """Two columns as lines, the second at one place."""
-    width = max(len(left) for left, _ in rows)
-    return [f"{left:<{width}}  {right}" for left, right in rows]
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as lines, each column at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def report(error: SineError) -> None:

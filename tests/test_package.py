@@ -52,6 +52,7 @@ def test_the_wheel_holds_the_templates_the_weights_and_the_licence(names: list[s
     assert {"sine_cli/templates/sine.yaml", "sine_cli/templates/demo/castle.png"} <= templates <= {*names}
     assert "sine_cli/mini/weights/unet/diffusion_pytorch_model.safetensors" in weights
     assert weights <= {*names}
+    assert {f"sine_cli/models/clip_tokenizer/{name}" for name in ("merges.txt", "ORIGIN.md")} <= {*names}
     assert f"sine_cli-{sine_cli.__version__}.dist-info/licenses/LICENSE" in names
 
 

@@ -27,6 +27,7 @@ from sine_cli.cli.options import (
     parse_crop_option,
     parse_guide_options,
     parse_size_option,
+    parse_style_option,
 )
 from sine_cli.errors import UserError
 
@@ -65,6 +66,10 @@ def edit(
         typer.Option("--best", help="Mark the best so many of each prompt, by words and source."),
     ] = None,
     scorer: ScorerOption = None,
+    lora: Annotated[
+        str | None,
+        typer.Option("--lora", metavar="FILE[:SCALE]", help="A LoRA of your own, for the base side."),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -77,6 +82,7 @@ def edit(
     sine edit "a castle in the snow" -n 8 --best 1 -K 500
     sine edit "a sketch of a dog" "a neon sign of a dog"
     sine edit "painting of a dog" --guide ../starry-night:0.3
+    sine edit "a painting of a dog" --lora ink.safetensors:0.8
     cat prompts.txt | sine edit - --json
     """
     from sine_cli.console import Console
@@ -102,6 +108,7 @@ def edit(
     guides = parse_guide_options(guide)
     box = parse_crop_option(crop)
     first_seed = check_seed(seed)
+    style = parse_style_option(lora)
     texts = _read_prompts(prompts)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit
@@ -122,6 +129,7 @@ def edit(
             scorer,
             guides,
             box,
+            style,
         )
         results = edit(opened, manifest, request, on_progress, console.warn)
     console.result(

@@ -27,7 +27,9 @@ def init(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", "-b", help="A preset (mini, sd15, sd21), a hub id or a diffusers folder."),
+        typer.Option(
+            "--base", "-b", help="A preset (`sine bases`), a hub id, a diffusers folder, a .safetensors file."
+        ),
     ] = None,
     token: Annotated[
         str, typer.Option("--token", help="A rare word that comes to mean this picture.")

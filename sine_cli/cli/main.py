@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sine_cli.cli import compare, demo, edit, grid, init, score, show, tune
+from sine_cli.cli import bases, compare, demo, edit, export, grid, init, score, show, tune
 from sine_cli.errors import Interrupted, SineError
 
 app = typer.Typer(
@@ -44,11 +44,13 @@ def sine(
     sine grid "a sculpture of a girl"        one prompt over K and v
     sine compare "a sculpture of a girl"     the same by other methods
     sine score girl/edits/*/*.png            pictures against words and source
+    sine export --format kohya               the adapter for other tools
+    sine bases                               base models, and what is on this disk
     sine demo                                all of it on a shipped picture
     """
 
 
-for command in (init, tune, edit, grid, compare, score, show, demo):
+for command in (init, tune, edit, grid, compare, score, show, export, bases, demo):
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 

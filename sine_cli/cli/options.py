@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sine_cli.project.manifest import EditSettings, Manifest
     from sine_cli.workflow.guides import GuideRequest
     from sine_cli.workflow.size import Box, Size
+    from sine_cli.workflow.style import Style
 
 ProjectOption = Annotated[
     Path | None,
@@ -106,6 +107,12 @@ def parse_guide_options(texts: list[str] | None) -> "tuple[GuideRequest, ...]":
     from sine_cli.workflow.guides import parse_guide
 
     return tuple(parse_guide(text) for text in texts or ())
+
+
+def parse_style_option(text: str | None) -> "Style | None":
+    from sine_cli.workflow.style import parse_style
+
+    return None if text is None else parse_style(text)
 
 
 LARGEST_SEED = 2**62

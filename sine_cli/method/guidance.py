@@ -18,6 +18,7 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -27,13 +28,13 @@ class Branch:
     """One conditional prediction of one of the models.
 
     Args:
-        prompt: text embedding, (L, D).
+        prompt: what the model is told of the text, as its own text encoder made it; passed on as it is.
         box: the part of the picture that the latents show, (4,) for [h1, w1, h2, w2]; None gives the
             model no position.
         tuned: the name of the tuned model (base + adapter) that predicts; None for the base alone.
     """
 
-    prompt: Tensor
+    prompt: Any
     box: Tensor | None = None
     tuned: str | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from sine_cli.errors import UserError
@@ -83,6 +84,17 @@ def attach_adapter(
         parameter.data = parameter.data.to(device, torch.float32)
         parameter.requires_grad_(True)
     return adapter
+
+
+def merge(adapter: Adapter) -> None:
+    """Fold the LoRA into the U-Net's own weights, in place: base becomes tuned, but for the position."""
+    layers = [
+        (name, module) for name, module in adapter.unet.named_modules() if isinstance(module, LoraLayer)
+    ]
+    for name, layer in layers:
+        layer.merge(adapter_names=[TUNED])
+        parent, _, child = name.rpartition(".")
+        setattr(adapter.unet.get_submodule(parent), child, layer.get_base_layer())
 
 
 def load_state(adapter: Adapter, lora: dict[str, Tensor], position: dict[str, Tensor], where: str) -> None:

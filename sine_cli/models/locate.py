@@ -1,4 +1,4 @@
-"""Where a base or a CLIP model lies: a folder on this disk, or a repository of the hub at one commit.
+"""Where a base or a CLIP model lies: on this disk, or in a repository of the hub at one commit.
 
 Torch-free, so that `sine init` and `sine show` stay quick. Only safetensors and the small files beside
 them are ever fetched.
@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sine_cli.errors import SineError, UserError
+from sine_cli.models.architecture import read_architecture
 
 PARTS = ("unet", "vae", "text_encoder")
-CONFIGS = ["model_index.json", "scheduler/*.json", "tokenizer/*", *(f"{part}/config.json" for part in PARTS)]
-NEEDED = ["model_index.json", "scheduler/scheduler_config.json", *(f"{part}/config.json" for part in PARTS)]
+SECOND = "text_encoder_2"  # SDXL's; it comes with a tokenizer_2
+CONFIGS = [
+    *("model_index.json", "scheduler/*.json", "tokenizer/*", "tokenizer_2/*"),
+    *(f"{part}/config.json" for part in (*PARTS, SECOND)),
+]
 CLIP_CONFIGS = [
     *("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("vocab.json", "merges.txt", "special_tokens_map.json"),  # how older tokenizers are kept
@@ -34,12 +38,12 @@ class Location:
     """A model on this disk.
 
     Attributes:
-        folder: a diffusers folder, or that of a CLIP model.
-        revision: the hub's commit, or "sha256:..." of the folder's configurations and weights.
+        path: a diffusers folder or a single file; a CLIP model's folder.
+        revision: the hub's commit, or "sha256:..." of the configurations and weights.
         variant: "fp16" where the weight files carry that name.
     """
 
-    folder: Path
+    path: Path
     revision: str
     variant: str | None = None
 
@@ -51,7 +55,12 @@ class Advice(NamedTuple):
     bundled: str
 
 
-FOR_BASES = Advice("presets: mini, sd15, sd21; or give a diffusers folder: `--base path/to/folder`", "base")
+WHAT_A_BASE_IS = "a base is a preset, a hub id, a diffusers folder, or a Stable Diffusion .safetensors file"
+FOR_BASES = Advice(
+    "`sine bases` shows the presets and what is on this disk; "
+    "a folder or a .safetensors file will do as well: `--base path/to/it`",
+    "base",
+)
 FOR_CLIPS = Advice("give another id, or a CLIP model's folder: `--scorer path/to/folder`", "scorer")
 
 
@@ -74,18 +83,34 @@ def in_folder(folder: Path) -> Location:
     Raises:
         UserError: a part's configuration or weights are missing.
     """
-    for part in PARTS:
+    for part in _parts(folder):
         if not (folder / part / "config.json").is_file() or not _weights(folder, part):
             raise UserError(
                 f"{folder} is not a whole diffusers folder: {part} lacks config.json or .safetensors weights",
-                "a base is a preset, a hub id, or a folder that diffusers' `save_pretrained` wrote",
+                WHAT_A_BASE_IS,
             )
     return Location(folder, fingerprint(folder), _variant(path.name for path in _weights(folder, "unet")))
 
 
+def in_file(path: Path) -> Location:
+    """A base in one file that is on this disk already.
+
+    Raises:
+        UserError: a pickled checkpoint, or no base of SD 1, SD 2 or SDXL.
+    """
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"{path} is not a .safetensors file; what a checkpoint of another kind runs when it is opened, "
+            "nobody knows",
+            "most are to be had as .safetensors too",
+        )
+    read_architecture(path)
+    return Location(path, _fingerprint(path.parent, [], [path]))
+
+
 def fingerprint(folder: Path) -> str:
     """A hash that tells one base from another: configurations whole, weights by size, beginning and end."""
-    weights = [path for part in PARTS for path in _weights(folder, part)]
+    weights = [path for part in _parts(folder) for path in _weights(folder, part)]
     return _fingerprint(folder, CONFIGS, weights)
 
 
@@ -145,16 +170,30 @@ def clip_on_hub(repository: str) -> Location:
     return Location(Path(folder), Path(folder).name)
 
 
-def native_pixels(folder: Path) -> int:
+def native_pixels(path: Path) -> int:
     """Pixels on a side that the base was trained at: the U-Net's latent size times the autoencoder's factor.
 
-    Needs only the configurations. Raises UserError when they do not say.
+    Needs only the configurations, or the header of a single file. Raises UserError when they do not say.
     """
-    unet, vae = (_config(folder / part / "config.json") for part in ("unet", "vae"))
+    if path.is_file():
+        return read_architecture(path).native_pixels
+    unet, vae = (_config(path / part / "config.json") for part in ("unet", "vae"))
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
     if not isinstance(unet.get("sample_size"), int) or not isinstance(blocks, list):
-        raise UserError(f"{folder} does not say its native size (unet/config.json: sample_size)")
+        raise UserError(f"{path} does not say its native size (unet/config.json: sample_size)")
     return unet["sample_size"] * 2 ** (len(blocks) - 1)
+
+
+def unet_config(path: Path) -> dict[str, Any]:
+    """The U-Net's configuration of the base at `path`. Raises UserError when it cannot be read."""
+    return read_architecture(path).unet if path.is_file() else _config(path / "unet" / "config.json")
+
+
+def is_half(location: Location) -> bool:
+    """Whether the base's weights are kept in half precision."""
+    if location.path.is_file():
+        return read_architecture(location.path).half
+    return location.variant == "fp16"
 
 
 def on_hub(repository: str, revision: str | None, variant: str | None) -> Location:
@@ -167,13 +206,14 @@ def on_hub(repository: str, revision: str | None, variant: str | None) -> Locati
     Raises:
         UserError, SineError: no such repository or revision, no access, no network.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     def fetch(local: bool) -> str:
         folder = snapshot_download(
             repository, revision=revision, allow_patterns=CONFIGS, local_files_only=local
         )
-        if local and not all((Path(folder) / name).is_file() for name in NEEDED):
+        # Told to stay offline, the client takes a part in the cache for the whole.
+        if (local or constants.HF_HUB_OFFLINE) and not _all_configs(Path(folder)):
             raise FileNotFoundError(f"{repository} is cached in part")
         return folder
 
@@ -189,9 +229,9 @@ def with_weights(repository: str, location: Location) -> Location:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    if _all_weights(location.folder):
+    if _all_weights(location.path):
         return Location(
-            location.folder, location.revision, _variant(p.name for p in _weights(location.folder, "unet"))
+            location.path, location.revision, _variant(p.name for p in _weights(location.path, "unet"))
         )
 
     def fetch(local: bool) -> str:
@@ -208,6 +248,49 @@ def with_weights(repository: str, location: Location) -> Location:
 
     folder = Path(_cached_or_fetched(repository, fetch, FOR_BASES))
     return Location(folder, location.revision, _variant(p.name for p in _weights(folder, "unet")))
+
+
+@dataclass(frozen=True)
+class CachedBase:
+    """A diffusers repository in the hub's cache.
+
+    Attributes:
+        whole: whether all its weights are there.  size: bytes on this disk.
+        pixels: of a side, as `native_pixels`.
+    """
+
+    repository: str
+    whole: bool
+    size: int
+    pixels: int
+
+
+def cached_bases() -> list[CachedBase]:
+    """The bases in the hub's cache, by name; of several revisions the newest. Asks no network."""
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return []
+    found: list[CachedBase] = []
+    for repository in sorted(repositories, key=lambda each: each.repo_id):
+        newest = max(repository.revisions, key=lambda each: each.last_modified, default=None)
+        if repository.repo_type != "model" or newest is None:
+            continue
+        folder = newest.snapshot_path
+        try:
+            if _all_configs(folder):
+                whole, pixels = _all_weights(folder), native_pixels(folder)
+                found.append(CachedBase(repository.repo_id, whole, repository.size_on_disk, pixels))
+        except UserError:  # a damaged file in the cache: no base that one could use
+            continue
+    return found
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def is_at_hand(repository: str, revision: str | None) -> bool:
@@ -230,7 +313,8 @@ def weight_files(files: Iterable[str], variant: str | None) -> list[str]:
     """
     files = sorted(files)
     wanted: list[str] = []
-    for part in PARTS:
+    second = [SECOND] if f"{SECOND}/config.json" in files else []
+    for part in (*PARTS, *second):
         weights = [
             f for f in files if fnmatch(f, f"{part}/*.safetensors") or fnmatch(f, f"{part}/*.index.*json")
         ]
@@ -283,6 +367,19 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return OSError, http_error, errors.RevisionResolutionError
 
 
+def _parts(folder: Path) -> tuple[str, ...]:
+    """The parts with weights that the base in a diffusers folder has: SDXL has one more."""
+    index = folder / "model_index.json"
+    named = _config(index).get(SECOND) if index.is_file() else None
+    return (*PARTS, SECOND) if named not in (None, [None, None]) else PARTS
+
+
+def _all_configs(folder: Path) -> bool:
+    """Whether a cached snapshot has every configuration that its base needs."""
+    needed = ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in _parts(folder))]
+    return all((folder / name).is_file() for name in ("model_index.json", *needed))
+
+
 def _weights(folder: Path, part: str) -> list[Path]:
     return sorted((folder / part).glob("*.safetensors"))
 
@@ -300,7 +397,7 @@ def _names(folder: Path) -> list[str]:
 
 def _all_weights(folder: Path) -> bool:
     """Whether every part has its weights, and every shard that an index names."""
-    for part in PARTS:
+    for part in _parts(folder):
         present = {path.name for path in _weights(folder, part)}
         indices = [_config(path) for path in (folder / part).glob("*.index*.json")]
         shards = {name for index in indices for name in index.get("weight_map", {}).values()}
@@ -323,6 +420,9 @@ def _variant(names: Iterable[str]) -> str | None:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}", "fetch or copy the base again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a JSON object", "fetch or copy the base again")
+    return config

@@ -1,14 +1,53 @@
-"""The text encoder: prompts to embeddings."""
+"""The text encoder: prompts to what the U-Net is told of them."""
 
+from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """A prompt as a base reads it; opaque to the method, which only passes it on.
+
+    Args:
+        embedding: of every token, (L, D) in float32.
+        pooled: of the prompt as a whole, (P,); None where the U-Net has no use for it (SD 1 and 2).
+    """
+
+    embedding: Tensor
+    pooled: Tensor | None = None
+
+
+class PromptReader(Protocol):
+    """What a base's text encoders are to all else, however many there are."""
+
+    length: int
+
+    def encode(self, prompts: list[str]) -> list[Conditioning]:
+        """A conditioning for each prompt, padded or cut to L tokens."""
+        ...
+
+    def places_in_common(self, source: str, target: str) -> list[int | None]:
+        """For each of the L places of the target prompt the place in the source prompt of the same word.
+
+        Words that took the place of as many others count as the same; None where a word is new.
+        """
+        ...
+
+    def cut(self, prompt: str) -> str:
+        """The end of the prompt that does not fit and goes unread; empty when all is read."""
+        ...
+
+    def release(self) -> None:
+        """Let the models leave memory; nothing can be encoded after."""
+        ...
+
+
 class TextEncoder:
-    """Wraps a tokenizer and a CLIP text model of transformers."""
+    """Wraps a tokenizer and a CLIP text model of transformers; a `PromptReader`."""
 
     def __init__(self, tokenizer: Any, model: Any, device: torch.device) -> None:
         self.tokenizer = tokenizer
@@ -17,28 +56,21 @@ class TextEncoder:
         self.length: int = min(tokenizer.model_max_length, model.config.max_position_embeddings)
 
     def release(self) -> None:
-        """Let the model leave memory; nothing can be encoded after."""
         self.model = None
 
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> Tensor:
-        """Embeddings, (N, L, D) in float32, of N prompts padded or cut to L tokens."""
+    def encode(self, prompts: list[str]) -> list[Conditioning]:
         return self.encode_for_learning(prompts)
 
-    def encode_for_learning(self, prompts: list[str]) -> Tensor:
-        """The same with gradients, for a word that is learned."""
-        return self.model(self._tokens(prompts).input_ids.to(self.device))[0].float()
+    def encode_for_learning(self, prompts: list[str]) -> list[Conditioning]:
+        """`encode` with gradients, for a word that is learned."""
+        return [Conditioning(embedding) for embedding in self.read(prompts).last_hidden_state.float()]
 
-    def _tokens(self, prompts: list[str]) -> Any:
-        return self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
-        )
+    def read(self, prompts: list[str], **wanted: bool) -> Any:
+        """The model's own output for N prompts; `wanted` names more of it, as transformers does."""
+        return self.model(self._tokens(prompts).input_ids.to(self.device), **wanted)
 
     def places_in_common(self, source: str, target: str) -> list[int | None]:
-        """For each of the L places of the target prompt the place in the source prompt of the same word.
-
-        Words that took the place of as many others count as the same; None where a word is new.
-        """
         old, new = (self._tokens([prompt]).input_ids[0].tolist() for prompt in (source, target))
         places: list[int | None] = [None] * len(new)
         for kind, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -47,7 +79,6 @@ class TextEncoder:
         return places
 
     def cut(self, prompt: str) -> str:
-        """The end of the prompt that does not fit and goes unread; empty when all is read."""
         with_places = self.tokenizer.is_fast
         tokens = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=with_places)
         room = self.length - self.tokenizer.num_special_tokens_to_add()
@@ -56,3 +87,8 @@ class TextEncoder:
         if with_places:  # as it was typed; decoding would need a decoder, which not every tokenizer has
             return prompt[tokens.offset_mapping[room][0] :].strip()
         return self.tokenizer.decode(tokens.input_ids[room:]).strip()
+
+    def _tokens(self, prompts: list[str]) -> Any:
+        return self.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )

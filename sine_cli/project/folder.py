@@ -64,6 +64,10 @@ class Project:
     def comparisons_dir(self) -> Path:
         return self.root / "comparisons"
 
+    @property
+    def exports_dir(self) -> Path:
+        return self.root / "exports"
+
 
 @dataclass(frozen=True)
 class Found:

@@ -12,6 +12,7 @@ from sine_cli.project.manifest import EditSettings, TuneSettings
 from sine_cli.project.templates import template_path
 
 _SMALL = 256  # pixels: below it a base is of mini's size, not of Stable Diffusion's
+_LARGE = 1024  # pixels: from there on it is of SDXL's
 
 
 class BasePreset(BaseModel):
@@ -28,6 +29,7 @@ class BasePreset(BaseModel):
     hub: str | None = None  # a repository id of the hub
     revision: str | None = None  # a branch, tag or commit of that repository
     variant: str | None = None  # "fp16": which of the repository's weight files
+    download: float | None = Field(default=None, gt=0)  # GB of these files, about
     tune: TuneSettings
     edit: EditSettings
 
@@ -37,8 +39,8 @@ class BasePreset(BaseModel):
             raise ValueError("give exactly one of `package` and `hub`")
         if (self.package is None) != (self.folder is None):
             raise ValueError("`package` and `folder` go together")
-        if self.hub is None and (self.revision or self.variant):
-            raise ValueError("`revision` and `variant` go with `hub`")
+        if self.hub is None and (self.revision or self.variant or self.download):
+            raise ValueError("`revision`, `variant` and `download` go with `hub`")
         return self
 
 
@@ -62,13 +64,13 @@ def load_preset(name: str) -> BasePreset:
         guess = f"did you mean `--base {close[0]}`? " if close else ""
         raise UserError(
             f'no base preset called "{printable(name)}"',
-            f"{guess}presets: {', '.join(names)}; a hub id or a diffusers folder will do as well",
+            f"{guess}presets: {', '.join(names)}; a hub id, a folder or a .safetensors file will do as well",
         )
     text = template_path("bases", f"{name}.yaml").read_text(encoding="utf-8")
     return BasePreset.model_validate(yaml.safe_load(text))
 
 
 def default_settings(native_size: int) -> RecommendedSettings:
-    """Values for a base that has no preset (a hub id, a folder), by its native size in pixels."""
-    preset = load_preset("mini" if native_size < _SMALL else "sd15")
+    """Values for a base that has no preset (a hub id, a folder, a file), by its native size in pixels."""
+    preset = load_preset("mini" if native_size < _SMALL else "sd15" if native_size < _LARGE else "sdxl")
     return RecommendedSettings(preset.tune, preset.edit)

@@ -135,6 +135,16 @@ def load_adapter(project: Project, record: AdapterRecord, unet: Any, name: str =
     return adapter
 
 
+def read_lora(project: Project, record: AdapterRecord) -> dict[str, Any]:
+    """The LoRA's tensors by layer, without loading a base.
+
+    Raises:
+        UserError: a file is missing or is not the one recorded.
+    """
+    _check_files(project, record)
+    return _read(project.adapter_dir / LORA)
+
+
 def _check_files(project: Project, record: AdapterRecord) -> None:
     """Both files as recorded. Raises UserError."""
     folder = project.adapter_dir

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sine_cli.errors import UserError
 from sine_cli.models import locate
@@ -21,7 +22,7 @@ class ChosenBase:
     """A base for a new project.
 
     Attributes:
-        name: as the manifest keeps it: a preset, a hub id, or the absolute path of a folder.
+        name: as the manifest keeps it: a preset, a hub id, or the absolute path of a folder or file.
         reason: why it was chosen, for people; empty when the user named it.
     """
 
@@ -32,21 +33,63 @@ class ChosenBase:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class KnownBase:
+    """A preset, or another base in the hub's cache.
+
+    Attributes:
+        name: what `--base` takes.  title, licence: of a preset; empty for another.
+        pixels: of a side, the native size.
+        state: whether it is on this disk.  size: bytes that it has there, or about to be fetched.
+    """
+
+    name: str
+    title: str
+    licence: str
+    hub: str | None
+    pixels: int
+    state: Literal["bundled", "cached", "cached in part", "not here"]
+    size: int
+
+
+def known_bases() -> list[KnownBase]:
+    """The presets, then what else is in the hub's cache. Asks no network and loads no model."""
+    cached = {base.repository: base for base in locate.cached_bases()}
+    known: list[KnownBase] = []
+    for name in presets():
+        preset = load_preset(name)
+        there = cached.pop(preset.hub, None) if preset.hub else None
+        if preset.package and preset.folder:
+            state, size = "bundled", locate.folder_size(locate.in_package(preset.package, preset.folder))
+        elif there:
+            state, size = "cached" if there.whole else "cached in part", there.size
+        else:
+            state, size = "not here", int((preset.download or 0) * 1e9)
+        known.append(
+            KnownBase(name, preset.title, preset.licence, preset.hub, preset.native_size, state, size)
+        )
+    others = [
+        KnownBase(name, "", "", name, there.pixels, "cached" if there.whole else "cached in part", there.size)
+        for name, there in cached.items()
+    ]
+    return sorted(known, key=lambda base: base.pixels) + others
+
+
 def choose_base(name: str | None) -> ChosenBase:
     """The base called `name`, or where that is None the best one that this machine can use now.
 
     Raises:
-        UserError: no such preset, folder or repository.  SineError: the hub cannot be reached.
+        UserError: no such preset, folder, file or repository.  SineError: the hub cannot be reached.
     """
     if name is None:
         name, reason = _best_at_hand()
     else:
         reason = ""
-        if name not in presets() and Path(name).is_dir():
+        if name not in presets() and Path(name).exists():
             name = str(Path(name).resolve())
     location = _find(name, None)
     recommended = (
-        load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.folder))
+        load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.path))
     )
     return ChosenBase(name, location.revision, recommended.tune, recommended.edit, reason)
 
@@ -91,11 +134,13 @@ def _find(name: str, revision: str | None) -> Location:
         return locate.on_hub(
             repository, revision or (given.revision if given else None), given.variant if given else None
         )
+    if Path(name).is_file():
+        return locate.in_file(Path(name))
     if not Path(name).is_dir():
-        if name.startswith(("/", ".", "~")):
+        if name.startswith(("/", ".", "~")) or name.endswith(".safetensors"):
             raise UserError(
-                f"no such folder: {shown(Path(name))}",
-                "give a preset, a hub id or a diffusers folder as `--base`",
+                f"no such folder or file: {shown(Path(name))}",
+                "`sine bases` shows the presets and what is on this disk; a hub id will do as well",
             )
         load_preset(name)  # raises, with the names there are
     return locate.in_folder(Path(name))
@@ -106,8 +151,9 @@ def _preset(name: str) -> BasePreset | None:
 
 
 def _repository(name: str) -> str | None:
-    """The hub's id of a base; None for a folder."""
+    """The hub's id of a base; None for a folder or a file."""
     preset = _preset(name)
     if preset:
         return preset.hub
-    return name if HUB_ID.fullmatch(name) and not Path(name).is_dir() else None
+    is_id = HUB_ID.fullmatch(name) and not name.endswith(".safetensors") and not Path(name).exists()
+    return name if is_id else None

@@ -18,6 +18,7 @@ from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.size import WHOLE, Box, Size
+from sine_cli.workflow.style import Style
 
 MOST_PICTURES = 1000
 """Of one prompt; more is a slip of the finger."""
@@ -37,6 +38,7 @@ class EditRequest:
         scorer: what finds them: a hub id or a folder; None takes the bundled one.
         guides: other tuned projects, each with one weight.
         crop: the part of the picture to make, where it is not the whole.
+        style: the user's own LoRA, which the base is given and the tuned model is not.
     """
 
     prompts: list[str]
@@ -50,6 +52,7 @@ class EditRequest:
     scorer: str | None = None
     guides: tuple[GuideRequest, ...] = ()
     crop: Box | None = None
+    style: Style | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,14 @@ def edit(
     sweep(project.edits_dir)
 
     # 2. The base and the adapters that have weight
-    studio = open_studio(project, manifest, needs_adapter=uses_tuned(request.settings), guides=[guides])
+    studio = open_studio(
+        project,
+        manifest,
+        needs_adapter=uses_tuned(request.settings),
+        guides=[guides],
+        style=request.style,
+        on_notice=on_notice,
+    )
 
     # 3. The prompts, then the text encoder leaves memory
     size = request.size or studio.default_size(request.crop or WHOLE)

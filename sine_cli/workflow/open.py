@@ -9,11 +9,12 @@ from PIL import Image
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import positions
-from sine_cli.models.backbone import UNetBackbone
+from sine_cli.models.backbone import BASE, UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype
 from sine_cli.models.locate import Location
-from sine_cli.project.files import typed
+from sine_cli.models.lora_files import STYLE, attach_style
+from sine_cli.project.files import shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
@@ -23,6 +24,7 @@ from sine_cli.workflow.guides import FoundGuide, GuideRecipe, guides_in_use
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Recipe, Renderer, embed, guide_name
 from sine_cli.workflow.size import WHOLE, Box, Size, default_size
+from sine_cli.workflow.style import Style
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Studio:
     Attributes:
         record: of the adapter; None where no picture asked for needs one.
         guides: the record of each guide's adapter; None likewise.
+        style: the user's own LoRA on the base side, if any.
     """
 
     project: Project
@@ -41,6 +44,7 @@ class Studio:
     record: AdapterRecord | None
     guides: list[AdapterRecord | None]
     backbone: UNetBackbone
+    style: Style | None = None
 
     def default_size(self, crop: Box = WHOLE) -> Size:
         """The aspect of the source's crop at about the base's native area."""
@@ -90,6 +94,7 @@ class Studio:
             "base_revision": self.location.revision,
             "adapter": self.adapter_files(),
             "guide_adapters": self.guide_adapters(),
+            **({"lora": self.style.as_dict()} if self.style else {}),
             "device": self.base.device.type,
             "dtype": str(self.base.dtype).removeprefix("torch."),
             "versions": versions(),
@@ -102,6 +107,8 @@ def open_studio(
     *,
     needs_adapter: bool,
     guides: Sequence[tuple[GuideRecipe, ...]] = ((),),
+    style: Style | None = None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> Studio:
     """Load base and adapters.
 
@@ -109,9 +116,11 @@ def open_studio(
         needs_adapter: whether any picture gives the project's own tuned model weight; else it need not be
             tuned.
         guides: those of each picture; what holds for the adapter holds for theirs.
+        style: the user's own LoRA, for the base side; `on_notice` is told what of it is left out.
 
     Raises:
-        UserError, SineError: the base cannot be had; not tuned; an adapter is damaged or of another base.
+        UserError, SineError: the base cannot be had; not tuned; an adapter is damaged or of another base;
+            the style does not fit.
     """
     record = None
     if needs_adapter:
@@ -121,14 +130,23 @@ def open_studio(
     others = guides_in_use(project, guides)
     records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()
-    base = load_base(location.folder, location.variant, device, best_dtype(device))
+    base = load_base(location.path, location.variant, device, best_dtype(device))
+    if style:
+        left_out = attach_style(base.unet, style.file, style.scale)
+        if left_out:
+            on_notice(f"of {shown(style.file)} the U-Net's layers are used; left out: {', '.join(left_out)}")
     adapters = [load_adapter(project, record, base.unet)] if record else []
     for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
         if guide and its_record:
             with _mended_there(guide.project):
                 adapters.append(load_adapter(guide.project, its_record, base.unet, guide_name(place)))
-    backbone = UNetBackbone(base.unet, positions(*adapters))
-    return Studio(project, manifest, location, base, record, records, backbone)
+    backbone = UNetBackbone(
+        base.unet,
+        positions(*adapters),
+        factor=base.autoencoder.factor,
+        base_rows=STYLE if style else BASE,
+    )
+    return Studio(project, manifest, location, base, record, records, backbone, style)
 
 
 def _guide_record(guide: FoundGuide, manifest: Manifest, revision: str) -> AdapterRecord:

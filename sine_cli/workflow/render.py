@@ -13,6 +13,7 @@ from sine_cli.method.guidance import Branch, Guidance, Guide, GuidedModel
 from sine_cli.method.sampling import SOLVERS, draw_noise, sample
 from sine_cli.models.backbone import TUNED, UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.text import Conditioning
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.workflow.guides import GuideRecipe, has_weight, source_prompt_of
 from sine_cli.workflow.size import WHOLE, Box, Size, sampled_size
@@ -104,12 +105,12 @@ class Renderer:
     """A base, perhaps with an adapter, ready to make pictures.
 
     Args:
-        embeddings: of every text that a recipe will name, (L, D) each.
+        embeddings: what the base reads of every text that a recipe will name.
     """
 
     base: Base
     backbone: UNetBackbone
-    embeddings: dict[str, Tensor]
+    embeddings: dict[str, Conditioning]
 
     def picture(self, recipe: Recipe, on_step: Callable[[int], None] = lambda _: None) -> Image.Image:
         """The picture of a recipe, RGB, of exactly its size.
@@ -170,7 +171,7 @@ class Renderer:
         return torch.tensor([h1, w1, h1 + height, w1 + width], device=self.base.device)
 
 
-def embed(base: Base, texts: list[str]) -> dict[str, Tensor]:
-    """The embedding of each text, (L, D)."""
+def embed(base: Base, texts: list[str]) -> dict[str, Conditioning]:
+    """What the base reads of each text."""
     distinct = sorted(set(texts))
     return dict(zip(distinct, base.text.encode(distinct), strict=True))

@@ -58,7 +58,7 @@ def load_scorer(located: LocatedScorer) -> "Scorer":
     from sine_cli.scoring.distance import distance_for
     from sine_cli.scoring.scorer import Scorer
 
-    clip = Clip(located.location.folder, best_device())
+    clip = Clip(located.location.path, best_device())
     return Scorer(located.name, located.location.revision, clip, distance_for(clip, located.name))
 
 

@@ -104,11 +104,11 @@ def tune(
         return TuneResult(record, 0, already_there=True)
 
     # 2. The base with a fresh adapter
-    base = load_base(location.folder, location.variant, device, best_dtype(device))
+    base = load_base(location.path, location.variant, device, best_dtype(device))
     adapter = attach_adapter(
         base.unet, rank=settings.rank, targets=settings.targets, frequencies=FREQUENCIES, seed=settings.seed
     )
-    backbone = UNetBackbone(base.unet, positions(adapter))
+    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
     backbone.prepare_tuning()
 
     # 3. The source prompt, then the text encoder leaves memory

@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sine_cli.errors import SineError
+from sine_cli.errors import SineError, UserError
 from sine_cli.method.textual_inversion import LEARNING_RATE, textual_inversion
+from sine_cli.models.text import TextEncoder
 from sine_cli.models.word import NewWord
 from sine_cli.project.files import make_folder, storage_errors, write_bytes
 from sine_cli.project.manifest import Manifest
@@ -31,10 +32,16 @@ def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None])
         on_step: called with the steps taken and all of them, and never where the word is known already.
 
     Raises:
+        UserError: a base with two text encoders (SDXL).
         SineError: the loss is not a number, or the disk.
     """
-    manifest, base = studio.manifest, studio.base
-    word = NewWord(base.text, WORD, like=manifest.prompts.class_noun)
+    manifest, base, text = studio.manifest, studio.base, studio.base.text
+    if not isinstance(text, TextEncoder):
+        raise UserError(
+            f"Textual Inversion learns a word of one text encoder, and the base `{manifest.base}` has two",
+            "leave it out: `--methods sine,dreambooth,sdedit,ilvr,prompt-to-prompt`",
+        )
+    word = NewWord(text, WORD, like=manifest.prompts.class_noun)
     sentence, plan = _sentence(manifest), plan_of(manifest.tune)
     identity = {
         "base_revision": studio.location.revision,
@@ -55,7 +62,7 @@ def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None])
         return
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        return studio.backbone.base(x_t, t, base.text.encode_for_learning([sentence])[0])
+        return studio.backbone.base(x_t, t, text.encode_for_learning([sentence])[0])
 
     tuning = textual_inversion(plan, base.schedule, z_0, predict, word.vector)
     while not tuning.done:

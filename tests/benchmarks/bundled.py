@@ -40,8 +40,9 @@ def generated(prompts: list[str]) -> list[Image.Image]:
     """A picture of each prompt, by the base alone, with its defaults; the i-th has seed i."""
     location = in_folder(in_package("sine_cli.mini", "weights"))
     device = best_device()
-    base = load_base(location.folder, None, device, best_dtype(device))
-    renderer = Renderer(base, UNetBackbone(base.unet), embed(base, ["", *prompts]))
+    base = load_base(location.path, None, device, best_dtype(device))
+    backbone = UNetBackbone(base.unet, factor=base.autoencoder.factor)
+    renderer = Renderer(base, backbone, embed(base, ["", *prompts]))
     settings = load_preset("mini").edit.model_copy(update={"switch_step": 1000, "base_weight": 1.0})
     recipes = (
         Recipe(

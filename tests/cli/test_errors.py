@@ -26,12 +26,14 @@ RANGES = "`--help` shows each option with its range"
 SIZES = "give HEIGHTxWIDTH in pixels, for example `--size 640x512` (640 high, 512 wide)"
 COLUMNS = "give a list such as `-K 200,400`, or start:stop:step"
 ROWS = "give a list such as `-v 0.5,0.7`, or start:stop:step"
-PRESETS = "presets: mini, sd15, sd21; a hub id or a diffusers folder will do as well"
+PRESETS = "presets: mini, sd15, sd21, sdxl; a hub id, a folder or a .safetensors file will do as well"
+BASES = "`sine bases` shows the presets and what is on this disk; "
 CROP = "give h1,w1,h2,w2, top left and bottom right corner, for example `--crop 0,0.5,0.5,1`"
 GUIDES = "give PROJECT:WEIGHT, for example `--guide ../starry-night:0.3`, or PROJECT:WEIGHT:K:PROMPT"
 METHODS = "methods: sine, dreambooth, textual-inversion, sdedit, ilvr, prompt-to-prompt"
 RESUMED = "--resume goes on with what was asked for then; it takes no {}"
 SCORERS = "give `mini`, a hub id or a CLIP model's folder as `--scorer`"
+STYLES = "give a file and, if you like, a strength: `--lora ink.safetensors:0.8`"
 SPEAK = 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
 AGAIN = "run `sine tune` again"
 MEND = "then `sine show` checks it again"
@@ -59,6 +61,21 @@ def told(message: str, hint: str) -> str:
             "`sine edit --help` shows what it takes",
         ),
         ("edit x -p girl -K -1", "-K: must be at least 0, got -1", RANGES),
+        ("edit x -p girl --lora ink:strong", '--lora: "strong" is not a strength', STYLES),
+        ("edit x -p girl --lora ink:11", "--lora: the strength must be from -10 to 10, got 11", STYLES),
+        ("edit x -p girl --lora ink:nan", "--lora: the strength must be from -10 to 10, got nan", STYLES),
+        ("edit x -p girl --lora ink:0.5", "--lora: no such file: ink", STYLES),
+        (
+            "export -p girl --format lycoris",
+            '--format: must be diffusers or kohya, got "lycoris"',
+            "type `sine export --format kohya`",
+        ),
+        (
+            "export -p girl --merge --format kohya",
+            "--merge writes a whole base; it takes no --format",
+            "type `sine export --merge`",
+        ),
+        ("export -p girl", "girl is not tuned yet", "run `sine tune` first"),
         ("edit x -p girl -K 1001", "-K: must be at most 1000, got 1001", RANGES),
         ("edit x -p girl -v nan", "-v: must be a finite number, got nan", RANGES),
         ("edit x -p girl -v -0.1", "-v: must be at least 0, got -0.1", RANGES),
@@ -338,13 +355,13 @@ def test_a_decompression_bomb_makes_no_project(
         ),
         (
             ["--class", "girl", "--base", "./weights"],
-            "no such folder: weights",
-            "give a preset, a hub id or a diffusers folder as `--base`",
+            "no such folder or file: weights",
+            f"{BASES}a hub id will do as well",
         ),
         (
             ["--class", "girl", "--base", "a--b/c"],
             "a--b/c is not a hub id (owner/name)",
-            "presets: mini, sd15, sd21; or give a diffusers folder: `--base path/to/folder`",
+            f"{BASES}a folder or a .safetensors file will do as well: `--base path/to/it`",
         ),
         (
             ["--class", "girl", "--base", "mini", "--dir", "a/b"],

@@ -14,6 +14,7 @@ from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.models.adapter import TARGETS, Adapter, attach_adapter, load_state, positions
 from sine_cli.models.backbone import TUNED, UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.text import Conditioning
 
 Load = Callable[[Path], Base]
 AGAIN = "run `sine tune` again"
@@ -32,8 +33,8 @@ def fill(adapter: Adapter) -> Adapter:
 
 def tuned_row(base: Base, adapter: Adapter) -> Tensor:
     x_t = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
-    prompt = torch.randn(24, 32, generator=torch.Generator().manual_seed(3))
-    backbone = UNetBackbone(base.unet, positions(adapter))
+    prompt = Conditioning(torch.randn(24, 32, generator=torch.Generator().manual_seed(3)))
+    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
     return backbone(x_t, 300, [Branch(prompt, torch.tensor(WHOLE), tuned=TUNED)])[0]
 
 

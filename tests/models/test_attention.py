@@ -15,6 +15,7 @@ from sine_cli.method.sampling import DDIM, sample
 from sine_cli.models.attention import CrossAttentionMaps
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.text import Conditioning
 
 PHOTO = Path(__file__).parents[1] / "pictures" / "cat.jpg"
 PLACES = 24
@@ -27,12 +28,12 @@ def random(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-NULL, SOURCE, TARGET = (Branch(random(seed, PLACES, 32)) for seed in (1, 2, 3))
+NULL, SOURCE, TARGET = (Branch(Conditioning(random(seed, PLACES, 32))) for seed in (1, 2, 3))
 X = random(0, 1, 4, 16, 16)
 
 
 def predict(base: Base, branch: Branch, x_t: Tensor = X) -> Tensor:
-    return UNetBackbone(base.unet)(x_t, T, [branch])[0]
+    return UNetBackbone(base.unet, factor=base.autoencoder.factor)(x_t, T, [branch])[0]
 
 
 def processors(base: Base) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_with_its_own_maps_in_place_of_themselves_a_prediction_stays(base: Base)
 
 def reconstructed(base: Base, target: Branch, w: float, K: int, places: list[int | None]) -> Tensor:
     """Both rows of Prompt-to-Prompt on inverted latents, (2, 4, 16, 16)."""
-    backbone, steps = UNetBackbone(base.unet), 10
+    backbone, steps = UNetBackbone(base.unet, factor=base.autoencoder.factor), 10
     unguided = GuidedModel(backbone, Guidance(1.0), NULL, SOURCE)
     x_T = invert(unguided, 0.5 * X, base.schedule, steps)
     maps = CrossAttentionMaps(base.unet, places)
@@ -94,7 +95,7 @@ def reconstructed(base: Base, target: Branch, w: float, K: int, places: list[int
 def test_with_the_source_prompt_as_target_the_edit_is_the_reconstruction(base: Base, w: float) -> None:
     first, second = reconstructed(base, SOURCE, w, 0, SAME)
     torch.testing.assert_close(second, first, rtol=0, atol=1e-4)
-    backbone = UNetBackbone(base.unet)
+    backbone = UNetBackbone(base.unet, factor=base.autoencoder.factor)
     x_T = invert(GuidedModel(backbone, Guidance(1.0), NULL, SOURCE), 0.5 * X, base.schedule, 10)
     plain = GuidedModel(backbone, Guidance(w), NULL, SOURCE)
     alone = sample(plain, x_T, base.schedule, DDIM(base.schedule), 10)
@@ -112,7 +113,7 @@ def test_without_guidance_the_inverted_photo_comes_back(mini: Base) -> None:
     photo = Image.open(PHOTO).convert("RGB").resize((96, 96))
     z_0 = mini.autoencoder.encode([photo])
     null, source = (Branch(each) for each in mini.text.encode(["", "a photo of a cat"]))
-    backbone, steps = UNetBackbone(mini.unet), 25
+    backbone, steps = UNetBackbone(mini.unet, factor=mini.autoencoder.factor), 25
 
     def model(w: float) -> GuidedModel:
         return GuidedModel(backbone, Guidance(w), null, source)

@@ -14,6 +14,7 @@ from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.models.adapter import Adapter, attach_adapter, positions
 from sine_cli.models.backbone import TUNED, UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.text import Conditioning
 
 T = 500
 BOX = torch.tensor(WHOLE)
@@ -23,8 +24,8 @@ def noise(count: int = 2, cells: int = 16, seed: int = 0) -> Tensor:
     return torch.randn(count, 4, cells, cells, generator=torch.Generator().manual_seed(seed))
 
 
-def prompt(seed: int) -> Tensor:
-    return torch.randn(24, 32, generator=torch.Generator().manual_seed(seed))
+def prompt(seed: int) -> Conditioning:
+    return Conditioning(torch.randn(24, 32, generator=torch.Generator().manual_seed(seed)))
 
 
 NULL, TARGET, SOURCE = prompt(1), prompt(2), prompt(3)
@@ -43,14 +44,18 @@ def attach(
     return adapter
 
 
+def on(base: Base, *adapters: Adapter) -> UNetBackbone:
+    return UNetBackbone(base.unet, positions(*adapters), factor=base.autoencoder.factor)
+
+
 def predict(backbone: UNetBackbone, *branches: Branch, x_t: Tensor | None = None) -> list[Tensor]:
     return backbone(noise() if x_t is None else x_t, T, list(branches))
 
 
 def test_base_rows_are_bit_identical_with_an_adapter_attached(base: Base) -> None:
     rows = [Branch(NULL), Branch(TARGET), Branch(SOURCE)]
-    before = predict(UNetBackbone(base.unet), *rows)
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    before = predict(on(base), *rows)
+    backbone = on(base, attach(base, filled=True))
     alone = predict(backbone, *rows)
     mixed = predict(backbone, Branch(NULL), Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED))
     assert all(torch.equal(*pair) for pair in zip(alone, before, strict=True))
@@ -61,8 +66,8 @@ def test_base_rows_are_bit_identical_with_an_adapter_attached(base: Base) -> Non
 
 def test_base_rows_are_bit_identical_in_every_place_of_a_batch(base: Base) -> None:
     rows = [Branch(NULL), Branch(TARGET), Branch(SOURCE)]
-    before = predict(UNetBackbone(base.unet), *rows)
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    before = predict(on(base), *rows)
+    backbone = on(base, attach(base, filled=True))
     for place in range(3):
         branches = [*rows]
         branches[place] = Branch(rows[place].prompt, BOX, tuned=TUNED)
@@ -85,28 +90,28 @@ def test_each_of_several_adapters_gives_its_rows_what_it_gives_alone(
     together = load(tiny)
     adapters = [attach(together, filled=True, **kind) for kind in kinds]
     rows = [Branch(TARGET), *(Branch(SOURCE, box, tuned=kind["name"]) for kind in kinds), Branch(NULL)]
-    base_row, *tuned_rows, null_row = predict(UNetBackbone(together.unet, positions(*adapters)), *rows)
+    base_row, *tuned_rows, null_row = predict(on(together, *adapters), *rows)
     for kind, row in zip(kinds, tuned_rows, strict=True):
         alone = load(tiny)
-        backbone = UNetBackbone(alone.unet, positions(attach(alone, filled=True, **kind)))
+        backbone = on(alone, attach(alone, filled=True, **kind))
         (expected,) = predict(backbone, Branch(SOURCE, box, tuned=kind["name"]))
         torch.testing.assert_close(row, expected, rtol=0, atol=1e-4)
-    plain = predict(UNetBackbone(load(tiny).unet), Branch(TARGET), Branch(NULL))
+    plain = predict(on(load(tiny)), Branch(TARGET), Branch(NULL))
     torch.testing.assert_close(base_row, plain[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(null_row, plain[1], rtol=0, atol=1e-4)
     assert min((a - b).abs().max() for a, b in itertools.combinations(tuned_rows, 2)) > 1e-2
 
 
 def test_an_adapter_at_its_start_leaves_tuned_rows_as_the_base_has_them(base: Base) -> None:
-    before = predict(UNetBackbone(base.unet), Branch(TARGET), Branch(SOURCE))
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=False)))
+    before = predict(on(base), Branch(TARGET), Branch(SOURCE))
+    backbone = on(base, attach(base, filled=False))
     after = predict(backbone, Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED))
     assert all(torch.equal(*pair) for pair in zip(after, before, strict=True))
 
 
 def test_the_position_reaches_rows_with_a_box_alone(base: Base) -> None:
     adapter = attach(base, filled=False)
-    backbone = UNetBackbone(base.unet, positions(adapter))
+    backbone = on(base, adapter)
     before = predict(backbone, Branch(TARGET), Branch(SOURCE, tuned=TUNED), Branch(SOURCE, BOX, tuned=TUNED))
     torch.nn.init.constant_(adapter.position.projection.weight, 0.5)
     after = predict(backbone, Branch(TARGET), Branch(SOURCE, tuned=TUNED), Branch(SOURCE, BOX, tuned=TUNED))
@@ -116,7 +121,7 @@ def test_the_position_reaches_rows_with_a_box_alone(base: Base) -> None:
 
 
 def test_a_tuned_row_in_a_mixed_batch_equals_the_tuned_model_alone(base: Base) -> None:
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    backbone = on(base, attach(base, filled=True))
     x_t = noise()
     tuned = Branch(SOURCE, BOX, tuned=TUNED)
     mixed = predict(backbone, Branch(NULL), tuned, Branch(TARGET), x_t=x_t)[1]
@@ -127,14 +132,14 @@ def test_a_tuned_row_in_a_mixed_batch_equals_the_tuned_model_alone(base: Base) -
 
 
 def test_a_base_row_in_a_mixed_batch_equals_the_base_alone(base: Base) -> None:
-    alone = predict(UNetBackbone(base.unet), Branch(TARGET))[0]
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    alone = predict(on(base), Branch(TARGET))[0]
+    backbone = on(base, attach(base, filled=True))
     mixed = predict(backbone, Branch(SOURCE, BOX, tuned=TUNED), Branch(TARGET))[1]
     torch.testing.assert_close(mixed, alone, rtol=0, atol=1e-5)
 
 
 def test_each_picture_of_a_batch_is_predicted_by_itself(base: Base) -> None:
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    backbone = on(base, attach(base, filled=True))
     branches = [Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED)]
     both = predict(backbone, *branches, x_t=noise(2))
     for i in range(2):
@@ -144,7 +149,7 @@ def test_each_picture_of_a_batch_is_predicted_by_itself(base: Base) -> None:
 
 
 def test_in_tuning_each_row_has_the_position_of_its_own_box(base: Base) -> None:
-    backbone = UNetBackbone(base.unet, positions(attach(base, filled=True)))
+    backbone = on(base, attach(base, filled=True))
     boxes = torch.tensor([WHOLE, (0.1, 0.5, 0.4, 0.9)])
     x_t, t = noise(1).expand(2, -1, -1, -1), torch.tensor([T, T])
     rows = backbone.tuned(x_t, t, SOURCE, boxes)
@@ -158,7 +163,7 @@ def test_in_tuning_each_row_has_the_position_of_its_own_box(base: Base) -> None:
 
 def test_gradients_reach_the_adapter_and_nothing_of_the_base(base: Base) -> None:
     adapter = attach(base, filled=True)
-    backbone = UNetBackbone(base.unet, positions(adapter))
+    backbone = on(base, adapter)
     backbone.tuned(noise(), torch.tensor([T, 3]), SOURCE, BOX.expand(2, 4)).square().mean().backward()
     trained = [*adapter.lora_parameters(), *adapter.position_parameters()]
     assert all(p.grad is not None and torch.count_nonzero(p.grad) > 0 for p in trained)
@@ -167,7 +172,8 @@ def test_gradients_reach_the_adapter_and_nothing_of_the_base(base: Base) -> None
 
 
 def test_sampling_makes_no_gradients_and_gives_float32(base: Base) -> None:
-    backbone = UNetBackbone(base.unet.to(torch.bfloat16), positions(attach(base, filled=True)))
+    base.unet.to(torch.bfloat16)
+    backbone = on(base, attach(base, filled=True))
     for prediction in predict(backbone, Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED)):
         assert prediction.dtype == torch.float32
         assert not prediction.requires_grad
@@ -175,8 +181,8 @@ def test_sampling_makes_no_gradients_and_gives_float32(base: Base) -> None:
 
 def test_what_a_failing_call_was_given_is_forgotten(base: Base) -> None:
     adapter = attach(base, filled=True)
-    backbone = UNetBackbone(base.unet, positions(adapter))
+    backbone = on(base, adapter)
     expected = predict(backbone, Branch(TARGET))[0]
     with pytest.raises(RuntimeError):
-        predict(backbone, Branch(torch.zeros(24, 5), BOX, tuned=TUNED))
+        predict(backbone, Branch(Conditioning(torch.zeros(24, 5)), BOX, tuned=TUNED))
     assert torch.equal(predict(backbone, Branch(TARGET))[0], expected)

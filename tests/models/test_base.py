@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,22 @@ from safetensors.torch import load_file
 from sine_cli.errors import SineError, UserError
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.locate import in_folder
+from sine_cli.models.text import TextEncoder
 from tests.tiny import INDEX, MINI
 
 CPU = torch.device("cpu")
 Load = Callable[[Path], Base]
-FOLDER_HINT = "a base is a preset, a hub id, or a folder that diffusers' `save_pretrained` wrote"
+FOLDER_HINT = "a base is a preset, a hub id, a diffusers folder, or a Stable Diffusion .safetensors file"
 FETCH_AGAIN = "fetch or copy the base again; sine reads .safetensors weights only"
 
 
 def set_index(folder: Path, **parts: list[str]) -> None:
     (folder / "model_index.json").write_text(json.dumps({**INDEX, **parts}))
+
+
+def text_model(base: Base) -> Any:
+    assert isinstance(base.text, TextEncoder)
+    return base.text.model
 
 
 def refusal(load: Callable[[], object]) -> tuple[str, str | None]:
@@ -53,11 +60,13 @@ def test_v_prediction_is_read_from_the_scheduler(tiny_v: Path, load: Load) -> No
 
 def test_the_bundled_base_loads_by_the_same_path(mini: Base) -> None:
     assert (mini.native_latent_size * mini.autoencoder.factor, mini.autoencoder.factor) == (128, 8)
-    assert mini.text.encode(["a castle"]).shape == (1, mini.text.length, mini.unet.config.cross_attention_dim)
+    (read,) = mini.text.encode(["a castle"])
+    assert read.embedding.shape == (mini.text.length, mini.unet.config.cross_attention_dim)
+    assert read.pooled is None
 
 
 def test_no_parameter_of_a_base_can_be_trained(base: Base) -> None:
-    models = [base.unet, base.autoencoder.model, base.text.model]
+    models = [base.unet, base.autoencoder.model, text_model(base)]
     parameters = [parameter for model in models for parameter in model.parameters()]
     assert len(parameters) > 100
     assert not any(parameter.requires_grad for parameter in parameters)
@@ -68,7 +77,7 @@ def test_the_unet_has_the_asked_type_and_all_else_is_in_float32(tiny: Path) -> N
     base = load_base(tiny, None, CPU, torch.bfloat16)
     assert {p.dtype for p in base.unet.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in base.autoencoder.model.parameters()} == {torch.float32}
-    assert {p.dtype for p in base.text.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in text_model(base).parameters()} == {torch.float32}
 
 
 def test_the_half_precision_weights_are_the_ones_that_load_when_asked_for(
@@ -82,7 +91,7 @@ def test_the_half_precision_weights_are_the_ones_that_load_when_asked_for(
     halved = load_file(folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")["conv_in.weight"]
     assert halved.dtype == torch.float16
     assert torch.equal(base.unet.conv_in.weight, halved.float())
-    assert base.text.model.dtype == torch.float32
+    assert text_model(base).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ def test_sharded_half_precision_weights_come_with_their_index() -> None:
     assert locate.weight_files(files, "fp16") == [*shards, index, *PLAIN[1:]]
 
 
+def test_sdxl_has_one_part_more() -> None:
+    second = [f"text_encoder_2/{name}" for name in ("model.fp16.safetensors", "model.safetensors")]
+    files = [*PLAIN, *HALF, *second, "text_encoder_2/config.json", *OTHERS]
+    assert locate.weight_files(files, "fp16") == [*HALF, second[0]]
+    assert locate.weight_files([*PLAIN, "text_encoder_2/config.json"], None) == []
+
+
 @pytest.mark.parametrize("lacking", range(3))
 def test_nothing_is_fetched_where_a_part_has_no_safetensors(lacking: int) -> None:
     files = [*PLAIN[:lacking], *PLAIN[lacking + 1 :], *OTHERS]
@@ -182,14 +189,42 @@ def test_a_cached_snapshot_is_found_and_loads_offline(cache: Path, tiny_v: Path)
     assert location == Location(snapshot, COMMIT, None)
     whole = locate.with_weights(REPOSITORY, location)
     assert whole == Location(snapshot, COMMIT, "fp16")
-    base = load_base(whole.folder, whole.variant, best_device(), best_dtype(best_device()))
+    base = load_base(whole.path, whole.variant, best_device(), best_dtype(best_device()))
     assert base.schedule.prediction == "v_prediction"
     assert locate.is_at_hand(REPOSITORY, None)
 
 
 def test_a_cached_snapshot_is_found_by_its_commit(cache: Path, tiny: Path) -> None:
     snapshot = write_hub_cache(cache, REPOSITORY, COMMIT, tiny)
-    assert locate.on_hub(REPOSITORY, COMMIT, None).folder == snapshot
+    assert locate.on_hub(REPOSITORY, COMMIT, None).path == snapshot
+
+
+def test_a_cached_sdxl_is_found_whole_or_not(cache: Path, families: dict[str, Path]) -> None:
+    snapshot = write_hub_cache(cache, REPOSITORY, COMMIT, families["sdxl"])
+    location = locate.on_hub(REPOSITORY, None, "fp16")
+    assert locate.with_weights(REPOSITORY, location) == Location(snapshot, COMMIT, None)
+    assert locate.fingerprint(snapshot) != locate.fingerprint(families["sd2"])
+    (snapshot / "text_encoder_2" / "model.safetensors").unlink()
+    unreachable(lambda: locate.with_weights(REPOSITORY, location))
+    with pytest.raises(UserError, match="text_encoder_2 lacks config"):
+        locate.in_folder(snapshot)
+    (snapshot / "text_encoder_2" / "config.json").unlink()
+    unreachable(lambda: locate.on_hub(REPOSITORY, None, "fp16"))
+
+
+def test_the_bases_in_the_cache_are_listed(cache: Path, tiny: Path, families: dict[str, Path]) -> None:
+    assert locate.cached_bases() == []
+    write_hub_cache(cache, "painters/one", COMMIT, tiny)
+    part = write_hub_cache(cache, "painters/two", COMMIT, families["sdxl"])
+    (part / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    other = write_hub_cache(cache, "writers/three", COMMIT, tiny)
+    shutil.rmtree(other / "unet")
+    damaged = write_hub_cache(cache, "painters/four", COMMIT, tiny)
+    (damaged / "model_index.json").write_text("{")
+    one, two = locate.cached_bases()
+    assert (one.repository, one.whole, one.pixels) == ("painters/one", True, 64)
+    assert one.size == locate.folder_size(tiny)
+    assert (two.repository, two.whole) == ("painters/two", False)
 
 
 def unreachable(ask: Callable[[], object]) -> None:
@@ -239,7 +274,7 @@ def test_a_clip_s_folder_is_located_with_a_fingerprint_of_all_that_counts(
     tiny_clip: Path, copy_of_tiny_clip: Path
 ) -> None:
     location = locate.clip_in_folder(tiny_clip)
-    assert location.folder == tiny_clip
+    assert location.path == tiny_clip
     assert location.revision.startswith("sha256:") and len(location.revision) == len("sha256:") + 64
     assert locate.clip_in_folder(copy_of_tiny_clip).revision == location.revision
     (copy_of_tiny_clip / "README.md").write_text("words")
@@ -266,7 +301,7 @@ def test_a_clip_s_folder_that_lacks_a_file_is_refused(copy_of_tiny_clip: Path, l
 
 def test_an_older_tokenizer_s_vocabulary_will_do(copy_of_tiny_clip: Path) -> None:
     (copy_of_tiny_clip / "tokenizer.json").rename(copy_of_tiny_clip / "vocab.json")
-    assert locate.clip_in_folder(copy_of_tiny_clip).folder == copy_of_tiny_clip
+    assert locate.clip_in_folder(copy_of_tiny_clip).path == copy_of_tiny_clip
 
 
 def test_a_cached_clip_is_found_offline_at_its_commit(cache: Path, tiny_clip: Path) -> None:
@@ -309,7 +344,7 @@ def test_only_safetensors_and_small_files_of_a_clip_are_fetched(
     monkeypatch: pytest.MonkeyPatch, copy_of_tiny_clip: Path
 ) -> None:
     asked = fetched(monkeypatch, copy_of_tiny_clip)
-    assert locate.clip_on_hub("seers/tiny-clip").folder == copy_of_tiny_clip
+    assert locate.clip_on_hub("seers/tiny-clip").path == copy_of_tiny_clip
     assert {Path(name).suffix for name in asked} == {".json", ".txt", ".safetensors"}
 
 

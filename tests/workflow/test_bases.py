@@ -46,7 +46,7 @@ def test_a_cached_repository_is_fixed_to_its_commit(cache: Path, tiny_base: Path
     assert (chosen.name, chosen.revision) == ("painters/tiny-diffusion", COMMIT)
     manifest = untuned.manifest.model_copy(update={"base": chosen.name, "base_revision": chosen.revision})
     (cache / "models--painters--tiny-diffusion" / "refs" / "main").write_text(COMMIT[::-1])
-    assert find_base(manifest).folder == snapshot, "whatever main is by now"
+    assert find_base(manifest).path == snapshot, "whatever main is by now"
 
 
 def test_a_preset_of_the_hub_is_found_in_the_cache(cache: Path, tiny_base: Path, untuned: Girl) -> None:
@@ -67,12 +67,14 @@ def test_a_preset_that_is_neither_cached_nor_reachable_is_told(cache: Path) -> N
     )
 
 
-@pytest.mark.parametrize("name", ["/no/such/base", "./base", "../base", "~/base"])
-def test_a_folder_that_is_not_there_is_told(name: str) -> None:
+@pytest.mark.parametrize("name", ["/no/such/base", "./base", "../base", "~/base", "models/base.safetensors"])
+def test_a_folder_or_file_that_is_not_there_is_told(name: str) -> None:
     with pytest.raises(UserError) as caught:
         choose_base(name)
-    assert caught.value.message == f"no such folder: {Path(name)}"
-    assert caught.value.hint == "give a preset, a hub id or a diffusers folder as `--base`"
+    assert caught.value.message == f"no such folder or file: {Path(name)}"
+    assert caught.value.hint == (
+        "`sine bases` shows the presets and what is on this disk; a hub id will do as well"
+    )
 
 
 def test_an_unknown_preset_is_told_with_the_nearest_name() -> None:
@@ -84,4 +86,4 @@ def test_an_unknown_preset_is_told_with_the_nearest_name() -> None:
 
 def test_a_project_without_a_fixed_revision_takes_the_base_as_it_is(untuned: Girl, tiny_base: Path) -> None:
     manifest = untuned.manifest.model_copy(update={"base_revision": None})
-    assert find_base(manifest).folder == tiny_base
+    assert find_base(manifest).path == tiny_base

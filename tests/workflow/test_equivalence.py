@@ -139,13 +139,14 @@ def test_an_edit_is_the_authors_picture(
     )
     base, adapters = ours
     embeddings = embed(base, list(recipe.texts))
-    renderer = Renderer(base, UNetBackbone(base.unet, positions(*adapters)), embeddings)
+    backbone = UNetBackbone(base.unet, positions(*adapters), factor=base.autoencoder.factor)
+    renderer = Renderer(base, backbone, embeddings)
     latents: list[Tensor] = []
     monkeypatch.setattr(base.autoencoder, "decode", keeping(base.autoencoder.decode, latents))
     renderer.picture(recipe)
 
     their_base, unets = theirs
-    null, target, *sources = (embeddings[text] for text in recipe.texts)
+    null, target, *sources = (embeddings[text].embedding for text in recipe.texts)
     how = [(1 - V, K), *((guide.weight, guide.switch_step) for guide in guides)]
     tuned = [Model(unet, source, *part) for unet, source, part in zip(unets, sources, how, strict=False)]
     expected = authors_picture(their_base, folder, tuned, null, target, renderer.noise(recipe))

@@ -1,0 +1,97 @@
+"""LoRA files of other tools: written for them from the adapter, and read from them for the base side.
+
+    diffusers          unet.down_blocks.0.attentions.0...to_q.lora_A.weight
+    ComfyUI, A1111     lora_unet_down_blocks_0_attentions_0...to_q.lora_down.weight, .lora_up.weight, .alpha
+
+The second is kohya's form; its layers have diffusers' names for SD 1 and 2, the original code's for SDXL.
+A LoRA adds alpha / rank * B A to a layer's weights. Ours has alpha = rank, which diffusers takes for granted
+and kohya's form says.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sine_cli.errors import UserError
+from sine_cli.models.original import original_name
+
+STYLE = "style"
+"""Within peft, the name of the user's own LoRA on the base side."""
+
+State = dict[str, Tensor]
+
+
+def for_diffusers(lora: State) -> State:
+    """The adapter's LoRA (`Adapter.lora_state`), named for `pipe.load_lora_weights`."""
+    return {f"unet.{name}": tensor for name, tensor in lora.items()}
+
+
+def for_kohya(lora: State, config: Mapping[str, Any]) -> State:
+    """The adapter's LoRA, named for ComfyUI and A1111.
+
+    Args:
+        config: of the U-Net that it belongs to.
+    """
+    is_sdxl = config.get("addition_embed_type") == "text_time"
+    state: State = {}
+    for name, tensor in lora.items():
+        layer, _, matrix = name.removesuffix(".weight").rpartition(".")
+        known = original_name(layer, config) if is_sdxl else layer
+        key = f"lora_unet_{known.replace('.', '_')}"
+        if matrix == "lora_A":
+            state[f"{key}.lora_down.weight"] = tensor
+            state[f"{key}.alpha"] = torch.tensor(float(len(tensor)))
+        else:
+            state[f"{key}.lora_up.weight"] = tensor
+    return state
+
+
+def attach_style(unet: Any, file: Path, scale: float) -> list[str]:
+    """Put a user's own LoRA on the U-Net, beside what is there, for rows that ask for `STYLE`.
+
+    Args:
+        file: of diffusers' or kohya's form.  scale: strength, 1 for what its maker meant.
+
+    Returns:
+        What of the file is left out: its layers of text encoders.
+
+    Raises:
+        UserError: not such a file, or of another base.
+    """
+    from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
+
+    hint = "give a LoRA for this kind of base, as diffusers or kohya's trainer writes them"
+    try:
+        read = {name: _widened(tensor) for name, tensor in load_file(file).items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a .safetensors file that can be read: {error}", hint) from error
+    if not any("lora" in name for name in read):
+        raise UserError(f"{file} is not a LoRA", hint)
+    try:
+        named, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(read, unet_config=unet.config)
+        layers = {name: tensor for name, tensor in named.items() if name.startswith("unet.")}
+        if not layers:
+            raise UserError(f"{file} has nothing for the U-Net", hint)
+        unet.load_lora_adapter(layers, prefix="unet", network_alphas=alphas, adapter_name=STYLE)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{file} does not fit this base: {str(error).splitlines()[0]}", hint) from error
+    attached = [
+        module for module in unet.modules() if isinstance(module, LoraLayer) and STYLE in module.lora_A
+    ]
+    if len(attached) != sum(name.endswith(("lora_A.weight", "lora.down.weight")) for name in layers):
+        raise UserError(f"{file} does not fit this base: it has layers that the base has not", hint)
+    for layer in attached:
+        layer.set_scale(STYLE, scale)
+        for matrix in (layer.lora_A[STYLE], layer.lora_B[STYLE]):
+            matrix.to(unet.device).requires_grad_(False)
+    return sorted({name.partition(".")[0] for name in named} - {"unet"})
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

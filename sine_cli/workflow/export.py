@@ -1,0 +1,105 @@
+"""`sine export`: the adapter for other tools, as a LoRA file or merged into a whole base."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from sine_cli.errors import UserError
+from sine_cli.models.adapter import merge
+from sine_cli.models.base import load_parts
+from sine_cli.models.locate import Location, is_half, unet_config
+from sine_cli.models.lora_files import for_diffusers, for_kohya
+from sine_cli.models.parts import Parts, write_folder
+from sine_cli.project.files import (
+    make_folder,
+    partial_path,
+    remove,
+    remove_abandoned,
+    shown,
+    storage_errors,
+    write_bytes,
+)
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import Manifest
+from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_lora, read_record
+from sine_cli.workflow.bases import find_base
+
+MERGED = "merged"
+LORAS = ("diffusers", "kohya")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Attributes:
+        path: a LoRA file; a diffusers folder where the form is `MERGED`.
+        source_prompt: the words that call the picture up.
+    """
+
+    path: Path
+    form: str
+    rank: int
+    source_prompt: str
+
+
+def export(project: Project, manifest: Manifest, form: str, out: Path | None = None) -> ExportResult:
+    """Write the project's adapter in a form that other tools load; the position stays behind.
+
+    Args:
+        form: one of `LORAS`, or `MERGED`: a whole base with the LoRA in its weights.
+        out: where to; None takes `exports/` in the project, and replaces what was exported there before.
+
+    Raises:
+        UserError: no such form, not tuned, an adapter that does not fit, `out` exists already.
+        SineError: the base cannot be had, disk.
+    """
+    # 1. What is asked for, checked before anything is loaded
+    if form not in (*LORAS, MERGED):
+        raise UserError(
+            f'--format: must be {" or ".join(LORAS)}, got "{form}"', "type `sine export --format kohya`"
+        )
+    if out is not None and out.exists():
+        raise UserError(
+            f"{shown(out)} already exists", "choose another name with `--out`, or remove it first"
+        )
+    record = read_record(project)
+    check_record(project, manifest, record)
+    location = find_base(manifest)
+    name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
+    path = out or project.exports_dir / name
+    make_folder(path.parent)
+
+    # 2. The whole base with the LoRA in its weights, or the LoRA under the names of other tools
+    if form == MERGED:
+        _write_folder(_merged(project, record, location), path)
+    else:
+        lora = read_lora(project, record)
+        state = for_diffusers(lora) if form == "diffusers" else for_kohya(lora, unet_config(location.path))
+        write_bytes(path, save(state, metadata={"format": "pt"}))
+    return ExportResult(path, form, record.tune.rank, record.source_prompt)
+
+
+def _merged(project: Project, record: AdapterRecord, location: Location) -> Parts:
+    """Merged in float32, then of the precision that the base's own files have."""
+    parts = load_parts(location.path, location.variant, torch.float32)
+    merge(load_adapter(project, record, parts.unet))
+    if is_half(location):
+        for model in (parts.unet, parts.autoencoder, *(model for _, model in parts.text)):
+            model.half()
+    return parts
+
+
+def _write_folder(parts: Parts, path: Path) -> None:
+    """The folder appears whole or not at all, in the place of one that was exported before."""
+    remove_abandoned(path)
+    partial = partial_path(path)
+    with storage_errors(path):
+        try:
+            write_folder(parts, partial)
+            remove(path)
+            partial.rename(path)
+        finally:
+            remove(partial)

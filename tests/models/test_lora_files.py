@@ -1,0 +1,216 @@
+"""LoRA files of other tools: what we write works there at full strength, and theirs works here.
+
+The oracles: diffusers' own loaders for its form and kohya's; and for ComfyUI, its rule of names and weights,
+applied to the layers of a single file: `lora_unet_` and the layer's name, W + alpha / rank * up down.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sine_cli.errors import UserError
+from sine_cli.method.guidance import Branch
+from sine_cli.method.position import FREQUENCIES, WHOLE
+from sine_cli.models.adapter import Adapter, attach_adapter, merge, positions
+from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.base import Base, load_parts
+from sine_cli.models.lora_files import STYLE, State, attach_style, for_diffusers, for_kohya
+from sine_cli.models.parts import write_folder
+from tests.original import original_state
+from tests.pipelines import T, noise, open_pipeline, pipeline_prediction
+from tests.tiny import FAMILIES, Family
+
+PROMPT = "a photo of sks castle"
+Load = Callable[[Path], Base]
+
+
+def filled_adapter(unet: object, *, rank: int = 4, targets: str = "attention+resnet") -> Adapter:
+    """As if tuned long and hard."""
+    adapter = attach_adapter(unet, rank=rank, targets=targets, frequencies=FREQUENCIES, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in [*adapter.lora_parameters(), *adapter.position_parameters()]:
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return adapter
+
+
+def rows(base: Base, adapter: Adapter | None = None, **how: str) -> tuple[Tensor, Tensor]:
+    """The base's prediction and, without position, the tuned model's."""
+    adapters = [adapter] if adapter else []
+    backbone = UNetBackbone(base.unet, positions(*adapters), factor=base.autoencoder.factor, **how)
+    (prompt,) = base.text.encode([PROMPT])
+    base_row, tuned_row = backbone(noise(), T, [Branch(prompt), Branch(prompt, None, tuned=TUNED)])
+    return base_row, tuned_row
+
+
+def saved(tmp_path: Path, state: State) -> Path:
+    file = tmp_path / "lora.safetensors"
+    save_file(state, file)
+    return file
+
+
+def lora_of(base: Base, form: str) -> State:
+    lora = filled_adapter(base.unet).lora_state()
+    return for_diffusers(lora) if form == "diffusers" else for_kohya(lora, base.unet.config)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_in_a_diffusers_pipeline_the_lora_is_the_tuned_model(
+    families: dict[str, Path], load: Load, tmp_path: Path, family: Family, form: str
+) -> None:
+    base = load(families[family])
+    adapter = filled_adapter(base.unet)
+    untuned, tuned = rows(base, adapter)
+    lora = adapter.lora_state()
+    file = saved(tmp_path, for_diffusers(lora) if form == "diffusers" else for_kohya(lora, base.unet.config))
+    pipeline = open_pipeline(families[family])
+    torch.testing.assert_close(pipeline_prediction(pipeline, PROMPT), untuned, rtol=0, atol=1e-4)
+    pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+    torch.testing.assert_close(pipeline_prediction(pipeline, PROMPT), tuned, rtol=0, atol=1e-4)
+    assert not torch.allclose(tuned, untuned, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_folder_is_the_tuned_model(
+    families: dict[str, Path], load: Load, tmp_path: Path, family: Family
+) -> None:
+    base = load(families[family])
+    _, tuned = rows(base, filled_adapter(base.unet))
+    parts = load_parts(families[family], None, torch.float32)
+    merge(filled_adapter(parts.unet))
+    write_folder(parts, tmp_path / "merged")
+    prediction = pipeline_prediction(open_pipeline(tmp_path / "merged"), PROMPT)
+    torch.testing.assert_close(prediction, tuned, rtol=0, atol=1e-4)
+    again, _ = rows(load(tmp_path / "merged"))
+    torch.testing.assert_close(again, tuned, rtol=0, atol=1e-4)
+
+
+def test_by_comfyui_s_rule_the_kohya_file_makes_sdxl_the_merged_model(
+    families: dict[str, Path], tmp_path: Path
+) -> None:
+    parts = load_parts(families["sdxl"], None, torch.float32)
+    adapter = filled_adapter(parts.unet)
+    lora = for_kohya(adapter.lora_state(), parts.unet.config)
+    merge(adapter)
+    write_folder(parts, tmp_path / "merged")
+    weights, merged = original_state(families["sdxl"]), original_state(tmp_path / "merged")
+    names = {
+        "lora_unet_"
+        + name.removeprefix("model.diffusion_model.").removesuffix(".weight").replace(".", "_"): name
+        for name in weights
+    }
+    layers = {key.partition(".")[0] for key in lora}
+    assert layers <= names.keys(), "every layer is found by its name"
+    for layer in layers:
+        down, up = lora[f"{layer}.lora_down.weight"], lora[f"{layer}.lora_up.weight"]
+        scale = float(lora[f"{layer}.alpha"]) / len(down)
+        name = names[layer]
+        change = (up.flatten(1) @ down.flatten(1)).reshape(weights[name].shape)
+        torch.testing.assert_close(weights[name] + scale * change, merged[name], rtol=0, atol=1e-5)
+        assert not torch.equal(weights[name], merged[name])
+
+
+def test_merging_leaves_nothing_of_peft(families: dict[str, Path]) -> None:
+    unet = load_parts(families["sd1"], None, torch.float32).unet
+    names = set(unet.state_dict())
+    merge(filled_adapter(unet))
+    assert set(unet.state_dict()) == names
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_a_style_is_on_the_base_rows_alone_at_its_strength(
+    families: dict[str, Path], load: Load, tmp_path: Path, family: Family, form: str
+) -> None:
+    """A LoRA of alpha 2 and rank 4, at a strength of 0.5, is one of scale 0.25; kohya's form says alpha."""
+    other, plain = load(families[family]), load(families[family])
+    state = lora_of(other, form)
+    meant = 1.0
+    if form == "kohya":
+        state = {name: 0.5 * t if name.endswith(".alpha") else t for name, t in state.items()}
+        meant = 0.5
+    base = load(families[family])
+    assert attach_style(base.unet, saved(tmp_path, state), 0.5) == []
+    adapter = filled_adapter(base.unet, targets="attention")
+    styled, tuned = rows(base, adapter, base_rows=STYLE)
+    _, alone = rows(plain, filled_adapter(plain.unet, targets="attention"))
+    torch.testing.assert_close(tuned, alone, rtol=0, atol=1e-5)
+    expected = load(families[family])
+    merged = filled_adapter(expected.unet)
+    for name, parameter in expected.unet.named_parameters():
+        if "lora_B" in name:
+            parameter.data *= 0.5 * meant
+    merge(merged)
+    torch.testing.assert_close(styled, rows(expected)[0], rtol=0, atol=1e-4)
+
+
+def test_a_style_changes_nothing_of_the_adapter_s_own_tensors(
+    families: dict[str, Path], load: Load, tmp_path: Path
+) -> None:
+    state = lora_of(load(families["sd1"]), "diffusers")
+    plain, styled = load(families["sd1"]), load(families["sd1"])
+    attach_style(styled.unet, saved(tmp_path, state), 1.0)
+    before, after = (filled_adapter(base.unet, targets="attention").lora_state() for base in (plain, styled))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_layers_of_text_encoders_are_left_out_aloud(
+    families: dict[str, Path], load: Load, tmp_path: Path
+) -> None:
+    base = load(families["sd1"])
+    state = lora_of(load(families["sd1"]), "kohya")
+    text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    more = {f"{text}.lora_down.weight": torch.ones(4, 64), f"{text}.lora_up.weight": torch.ones(64, 4)}
+    file = saved(tmp_path, {**state, **more, f"{text}.alpha": torch.tensor(4.0)})
+    assert attach_style(base.unet, file, 1.0) == ["text_encoder"]
+
+
+def refusal(base: Base, file: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        attach_style(base.unet, file, 1.0)
+    assert (
+        caught.value.hint == "give a LoRA for this kind of base, as diffusers or kohya's trainer writes them"
+    )
+    return caught.value.message
+
+
+def test_files_that_are_no_lora_for_this_base_are_refused(
+    families: dict[str, Path], load: Load, tmp_path: Path
+) -> None:
+    base = load(families["sd1"])
+    file = saved(tmp_path, {"weight": torch.zeros(2)})
+    assert refusal(base, file) == f"{file} is not a LoRA"
+    saved(tmp_path, {"lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a": torch.zeros(2, 2)})
+    assert refusal(base, file).startswith(f"{file} does not fit this base: ")
+    text = {"text_encoder.layers.0.q_proj.lora_A.weight": torch.zeros(2, 2)}
+    saved(tmp_path, text)
+    assert refusal(base, file) == f"{file} has nothing for the U-Net"
+    file.write_bytes(b"not tensors")
+    assert refusal(base, file).startswith(f"{file} is not a .safetensors file that can be read: ")
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+@pytest.mark.parametrize(("theirs", "ours"), [("sd2", "sd1"), ("sdxl", "sd1"), ("sd1", "sdxl")])
+def test_a_lora_of_another_family_is_refused(
+    families: dict[str, Path], load: Load, tmp_path: Path, theirs: Family, ours: Family, form: str
+) -> None:
+    file = saved(tmp_path, lora_of(load(families[theirs]), form))
+    assert refusal(load(families[ours]), file).startswith(f"{file} does not fit this base: ")
+
+
+def test_position_is_no_part_of_what_is_written(families: dict[str, Path], load: Load) -> None:
+    """With its box the tuned model differs from what other tools make of it: that stays behind."""
+    base = load(families["sd1"])
+    adapter = filled_adapter(base.unet)
+    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
+    (prompt,) = base.text.encode([PROMPT])
+    without, with_box = backbone(
+        noise(), T, [Branch(prompt, None, tuned=TUNED), Branch(prompt, torch.tensor(WHOLE), tuned=TUNED)]
+    )
+    assert not torch.allclose(without, with_box, atol=1e-3)
+    assert len(for_diffusers(adapter.lora_state())) == len(adapter.lora_parameters())

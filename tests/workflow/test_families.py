@@ -1,0 +1,87 @@
+"""Every family of bases, as a folder and as a single file, from the first command to the last, offline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sine_cli.method.guidance import Branch
+from sine_cli.models.adapter import positions
+from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.base import Base, load_base
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import load_manifest
+from sine_cli.project.runs import read_recipe
+from sine_cli.workflow.adapters import load_adapter, read_record
+from sine_cli.workflow.edit import EditRequest, edit
+from sine_cli.workflow.export import LORAS, MERGED, export
+from sine_cli.workflow.grid import GridRequest, grid
+from sine_cli.workflow.init import InitRequest, init
+from sine_cli.workflow.size import Size
+from sine_cli.workflow.style import Style
+from sine_cli.workflow.tune import tune
+from tests.pipelines import T, noise, open_pipeline, pipeline_prediction
+from tests.tiny import FAMILIES, Family
+from tests.workflow.conftest import EDIT, TUNE
+
+
+def load(path: Path) -> Base:
+    return load_base(path, None, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.usefixtures("no_network")
+def test_from_the_picture_to_other_tools(
+    families: dict[str, Path],
+    family_files: dict[str, Path],
+    picture: Path,
+    tiny_clip: Path,
+    family: Family,
+    form: str,
+) -> None:
+    path = families[family] if form == "folder" else family_files[family]
+
+    # init, tune
+    project = Project(
+        init(InitRequest(picture, "painting", base=str(path), folder=Path("girl"))).project.root
+    )
+    manifest = load_manifest(project.manifest_path)
+    assert manifest.base == str(path)
+    record = tune(
+        project, manifest, TUNE.model_copy(update={"steps": 3, "targets": "attention+resnet"})
+    ).record
+
+    # edit, grid, both to the pixel
+    (made,) = edit(project, manifest, EditRequest(["a boat"], EDIT, Size(37, 51)))
+    with Image.open(made.pictures[0]) as image:
+        assert image.size == (51, 37)
+    assert read_recipe(made.pictures[0])["adapter"] == record.files
+    cells = grid(
+        project, manifest, GridRequest("a boat", [400], [0.5], EDIT, Size(16, 24), scorer=str(tiny_clip))
+    )
+    assert len(cells.cells) == 1
+
+    # export, and what the tuned model predicts is what other tools predict
+    base = load(path)
+    adapter = load_adapter(project, read_record(project), base.unet)
+    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
+    (prompt,) = base.text.encode([record.source_prompt])
+    untuned, tuned = backbone(noise(), T, [Branch(prompt), Branch(prompt, None, tuned=TUNED)])
+    assert not torch.allclose(tuned, untuned, atol=1e-3)
+    for lora in LORAS:
+        pipeline = open_pipeline(families[family])
+        written = export(project, manifest, lora).path
+        pipeline.load_lora_weights(written.parent, weight_name=written.name)
+        predicted = pipeline_prediction(pipeline, record.source_prompt)
+        torch.testing.assert_close(predicted, tuned, rtol=0, atol=1e-4)
+    merged = export(project, manifest, MERGED).path
+    predicted = pipeline_prediction(open_pipeline(merged), record.source_prompt)
+    torch.testing.assert_close(predicted, tuned, rtol=0, atol=1e-4)
+
+    # what was exported is a style for the base side
+    style = Style(project.exports_dir / "girl-kohya.safetensors", 0.5)
+    (styled,) = edit(project, manifest, EditRequest(["a boat"], EDIT, Size(37, 51), style=style))
+    assert read_recipe(styled.pictures[0])["lora"] == style.as_dict()
+    assert styled.pictures[0].read_bytes() != made.pictures[0].read_bytes()

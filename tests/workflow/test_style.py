@@ -1,0 +1,45 @@
+"""`--lora FILE[:scale]`, read."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from sine_cli.errors import UserError
+from sine_cli.workflow.style import Style, parse_style
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "scale"),
+    [
+        ("ink.safetensors", "ink.safetensors", 1.0),
+        ("ink.safetensors:0.8", "ink.safetensors", 0.8),
+        ("ink.safetensors:-1", "ink.safetensors", -1.0),
+        ("ink:2", "ink:2", 1.0),  # a file of that very name comes first
+        ("ink:2:3", "ink:2", 3.0),
+    ],
+)
+def test_a_file_with_or_without_its_strength(text: str, name: str, scale: float) -> None:
+    Path(name).write_bytes(b"layers")
+    style = parse_style(text)
+    assert style == Style(Path(name), scale)
+    assert style.as_dict() == {
+        "file": name,
+        "sha256": hashlib.sha256(b"layers").hexdigest(),
+        "scale": scale,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ink:strong", '--lora: "strong" is not a strength'),
+        ("ink:inf", "--lora: the strength must be from -10 to 10, got inf"),
+        ("ink:0.5", "--lora: no such file: ink"),
+        ("ink", "--lora: no such file: ink"),
+    ],
+)
+def test_what_is_no_style_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_style(text)
+    assert caught.value.message == message

@@ -92,7 +92,7 @@ def merge(adapter: Adapter) -> None:
         (name, module) for name, module in adapter.unet.named_modules() if isinstance(module, LoraLayer)
     ]
     for name, layer in layers:
-        layer.merge(adapter_names=[TUNED])
+        layer.merge(adapter_names=[adapter.name])
         parent, _, child = name.rpartition(".")
         setattr(adapter.unet.get_submodule(parent), child, layer.get_base_layer())
 

@@ -61,12 +61,15 @@ def load_parts(path: Path, variant: str | None, dtype: torch.dtype) -> Parts:
     """The parts of the base at `path`, as `load_base` takes them, on the CPU. Raises UserError."""
     _quieten_libraries()
     parts = read_file(path, dtype) if path.is_file() else read_folder(path, variant, dtype)
-    channels = parts.unet.config.in_channels
-    if channels != parts.autoencoder.config.latent_channels:
+    config, hint = parts.unet.config, "choose the plain base that it was made from"
+    if config.in_channels != parts.autoencoder.config.latent_channels:
         raise UserError(
-            f"{path} takes {channels} channels of latents: it is for inpainting, or changes given pictures",
-            "choose the plain base that it was made from",
+            f"{path} takes {config.in_channels} channels of latents: it is for inpainting, or changes given "
+            "pictures",
+            hint,
         )
+    if config.class_embed_type is not None:
+        raise UserError(f"{path} takes pictures beside words (unCLIP), which sine does not", hint)
     return parts
 
 

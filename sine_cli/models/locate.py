@@ -102,7 +102,7 @@ def in_file(path: Path) -> Location:
         raise UserError(
             f"{path} is not a .safetensors file; what a checkpoint of another kind runs when it is opened, "
             "nobody knows",
-            "most are to be had as .safetensors too",
+            "most are to be had as .safetensors too; `sine bases` shows what else there is",
         )
     read_architecture(path)
     return Location(path, _fingerprint(path.parent, [], [path]))

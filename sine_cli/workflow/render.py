@@ -31,7 +31,8 @@ class Recipe:
         size: of the finished picture.
         position: whether the tuned models are given the position of what they see.
         guides: other tuned models; each takes its weight out of the base's.
-        crop: the part of the picture to make, where it is not the whole; it decides by the position alone.
+        crop: the part of the picture to make, where it is not the whole; it decides by the position, and in
+            SDXL by the crop coordinates of the tuned models.
     """
 
     prompt: str

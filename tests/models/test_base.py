@@ -220,6 +220,15 @@ def test_a_scheduler_of_another_prediction_is_refused(copy_of_tiny: Path, load: 
     )
 
 
+def test_a_folder_of_unclip_is_refused(copy_of_tiny: Path, load: Load) -> None:
+    config = copy_of_tiny / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "class_embed_type": "identity"}))
+    assert refusal(lambda: load(copy_of_tiny)) == (
+        f"{copy_of_tiny} takes pictures beside words (unCLIP), which sine does not",
+        "choose the plain base that it was made from",
+    )
+
+
 def test_the_bundled_weights_are_safetensors_alone() -> None:
     suffixes = {path.suffix for path in MINI.rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}

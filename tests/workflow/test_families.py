@@ -1,11 +1,15 @@
 """Every family of bases, as a folder and as a single file, from the first command to the last, offline."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sine_cli.errors import UserError
 from sine_cli.method.guidance import Branch
 from sine_cli.models.adapter import positions
 from sine_cli.models.backbone import TUNED, UNetBackbone
@@ -14,9 +18,11 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import read_recipe
 from sine_cli.workflow.adapters import load_adapter, read_record
+from sine_cli.workflow.compare import CompareRequest, compare
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.export import LORAS, MERGED, export
 from sine_cli.workflow.grid import GridRequest, grid
+from sine_cli.workflow.guides import GuideRequest
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.style import Style
@@ -85,3 +91,35 @@ def test_from_the_picture_to_other_tools(
     (styled,) = edit(project, manifest, EditRequest(["a boat"], EDIT, Size(37, 51), style=style))
     assert read_recipe(styled.pictures[0])["lora"] == style.as_dict()
     assert styled.pictures[0].read_bytes() != made.pictures[0].read_bytes()
+
+    # a guide takes its weight from the base, style and all: guided by itself, the picture has that much more
+    shutil.copytree(project.root, "other")
+    part = EditRequest(["a boat"], EDIT, Size(37, 51), crop=(0.0, 0.25, 0.5, 1.0), style=style)
+    guided = replace(part, guides=(GuideRequest(Path("other"), (0.2,)),))
+    settings = EDIT.model_copy(update={"base_weight": EDIT.base_weight - 0.2})
+    (one,), (two,) = (edit(project, manifest, each) for each in (replace(part, settings=settings), guided))
+    assert np.abs(pixels(one.pictures[0]) - pixels(two.pictures[0])).max() <= 2
+    (alone,) = edit(project, manifest, part)
+    assert np.abs(pixels(alone.pictures[0]) - pixels(two.pictures[0])).max() > 2
+
+
+@pytest.mark.usefixtures("no_network")
+def test_sdxl_is_compared_by_every_method_but_textual_inversion(
+    families: dict[str, Path], picture: Path, tiny_clip: Path
+) -> None:
+    made = init(InitRequest(picture, "painting", base=str(families["sdxl"]), folder=Path("girl")))
+    methods = ("sdedit", "ilvr", "prompt-to-prompt")
+    request = CompareRequest("a boat", EDIT, methods, Size(37, 51), scorer=str(tiny_clip))
+    result = compare(made.project, made.manifest, request)
+    assert [each.method for each in result.pictures] == [*methods]
+    with pytest.raises(UserError) as caught:
+        compare(made.project, made.manifest, replace(request, methods=("sdedit", "textual-inversion")))
+    assert caught.value.message == (
+        f"Textual Inversion learns a word of one text encoder, and the base `{families['sdxl']}` has two"
+    )
+    assert caught.value.hint == "leave it out: `--methods sine,dreambooth,sdedit,ilvr,prompt-to-prompt`"
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)

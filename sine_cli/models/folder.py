@@ -79,8 +79,9 @@ def read_index(folder: Path) -> dict[str, Any]:
 def _named(index: dict[str, Any], part: str) -> str | None:
     """The class that the index names for a part, if any; diffusers writes `[null, null]` for none."""
     named = index.get(part)
-    is_pair = isinstance(named, list) and len(named) == 2
-    return str(named[1]) if is_pair and named[1] is not None else None
+    if isinstance(named, list) and len(named) == 2 and named[1] is not None:
+        return str(named[1])
+    return None
 
 
 def _class(folder: Path, index: dict[str, Any], part: str) -> Any:

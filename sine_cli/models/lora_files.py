@@ -74,7 +74,8 @@ def attach_style(unet: Any, file: Path, scale: float) -> list[str]:
     if not any("lora" in name for name in read):
         raise UserError(f"{file} is not a LoRA", hint)
     try:
-        named, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(read, unet_config=unet.config)
+        loaded: Any = StableDiffusionXLLoraLoaderMixin.lora_state_dict(read, unet_config=unet.config)
+        named, alphas = loaded
         layers = {name: tensor for name, tensor in named.items() if name.startswith("unet.")}
         if not layers:
             raise UserError(f"{file} has nothing for the U-Net", hint)

@@ -75,7 +75,6 @@ def told(message: str, hint: str) -> str:
             "--merge writes a whole base; it takes no --format",
             "type `sine export --merge`",
         ),
-        ("export -p girl", "girl is not tuned yet", "run `sine tune` first"),
         ("edit x -p girl -K 1001", "-K: must be at most 1000, got 1001", RANGES),
         ("edit x -p girl -v nan", "-v: must be a finite number, got nan", RANGES),
         ("edit x -p girl -v -0.1", "-v: must be at least 0, got -0.1", RANGES),
@@ -449,10 +448,10 @@ def test_a_mistake_in_the_manifest_is_told_with_its_line(
     assert listing() == there
 
 
-@pytest.mark.parametrize("command", ["edit", "grid"])
+@pytest.mark.parametrize("command", ["edit boat", "grid boat", "compare boat", "export", "export --merge"])
 def test_an_untuned_project_says_so(sine: "Sine", untuned: Path, listing: Look, command: str) -> None:
     before = listing()
-    assert sine(command, "a boat", "-p", untuned) == (
+    assert sine(*command.split(), "-p", untuned) == (
         2,
         "",
         told("girl is not tuned yet", "run `sine tune` first"),

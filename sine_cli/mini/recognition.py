@@ -119,7 +119,8 @@ def train(sets: list[Squares], checkpoint: Path, steps: int, report: Report) -> 
         It and its heads (`.network`, `.heads`), in eval mode.
     """
     torch.manual_seed(0)
-    namer = _Namer().to(memory_format=torch.channels_last)
+    namer: Any = _Namer()
+    namer.to(memory_format=torch.channels_last)
     loop = Loop(namer, checkpoint, steps=steps, learning_rate=2e-3, warmup=100, weight_decay=0.05)
 
     def loss(step: int) -> tuple[Tensor, int]:

@@ -70,7 +70,7 @@ def build(work: Path, out: Path, plan: Plan, report: Report) -> None:
     captions = sorted({text_["caption"] for text_ in texts})
     tokenizer = text.new_tokenizer(captions)
     tower, _ = text.train(tokenizer, texts, checkpoints / "text", plan.text_steps, _named("text", report))
-    encoded, pooled = encoded_captions(work / "captions.safetensors", tower, tokenizer, captions)
+    encoded, pooled = encode_captions_once(work / "captions.safetensors", tower, tokenizer, captions)
     null, _ = encode_captions(tower, tokenizer, [""])
 
     # 5. The scorer
@@ -114,7 +114,9 @@ def gather(work: Path, report: Report) -> None:
     report(f"{len(icons)} icons and {len(photographs)} photographs")
 
 
-def encoded_captions(file: Path, tower: Any, tokenizer: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
+def encode_captions_once(
+    file: Path, tower: Any, tokenizer: Any, captions: list[str]
+) -> tuple[Tensor, Tensor]:
     """As `encode_captions`, kept in a file."""
     if not file.is_file():
         hidden, pooled = encode_captions(tower, tokenizer, captions)

@@ -129,12 +129,13 @@ def train(
     def loss(step: int) -> tuple[Tensor, int]:
         x, numbers, targets = recognition.batch(squares, np.random.default_rng((step, 2)))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            cells, names = recognition.see(namer, x)
+            cells, goals = recognition.see(namer, x)
             seen = clip.vision_model(x)
             image = F.normalize(clip.visual_projection(seen.pooler_output).float(), dim=-1)
             own_cells = pupil.cells(seen.last_hidden_state[:, 1:]).float()
-            taught = recognition.imitation_loss(pupil.heads, seen.pooler_output, names)
-            named = recognition.naming_loss(pupil.heads, seen.pooler_output, targets)
+            names = recognition.logits(pupil.heads, seen.pooler_output)
+            taught = recognition.imitation_loss(names, goals)
+            named = recognition.naming_loss(names, targets)
         likeness = F.cosine_similarity(own_cells, cells, dim=-1).mean()
         text = F.normalize(clip.text_projection(pooled[numbers].float()), dim=-1)
         logits = image @ text.T * clip.logit_scale.exp().clamp(max=100)

@@ -39,6 +39,7 @@ class Squares:
 
 
 def squares(shards: list[Shard], captions: list[Tensor]) -> list[Squares]:
+    """Those of the shards that are square, each with the numbers of its own `captions`, (N,)."""
     return [
         Squares(shard.pictures, captions[i], _targets(shard.texts))
         for i, shard in enumerate(shards)
@@ -46,10 +47,10 @@ def squares(shards: list[Shard], captions: list[Tensor]) -> list[Squares]:
     ]
 
 
-def batch(sets: list[Squares], rng: np.random.Generator, size: int = _BATCH) -> tuple[Tensor, Tensor, Tensor]:
+def batch(sets: list[Squares], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of one shard, augmented: pictures (B, 3, 128, 128) of -1..1, caption numbers, targets."""
     chosen = sets[rng.integers(len(sets))]
-    index = np.sort(rng.choice(len(chosen.pictures), size, replace=False))
+    index = np.sort(rng.choice(len(chosen.pictures), _BATCH, replace=False))
     pixels = torch.from_numpy(np.array(chosen.pictures[index])).permute(0, 3, 1, 2).float() / 127.5 - 1
     return _augmented(rng, pixels), chosen.captions[index], chosen.targets[index]
 
@@ -59,13 +60,27 @@ def new_heads(width: int) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(width, len(words)) for words in _CLASSES)
 
 
-def naming_loss(heads: nn.ModuleList, features: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropies of the three names, weighed; each the mean over the pictures whose name is known."""
+def logits(heads: nn.ModuleList, features: Tensor) -> list[Tensor]:
+    """Of noun, style, and place or colour, (B, words), from features (B, D)."""
+    return [head(features).float() for head in heads]
+
+
+def naming_loss(names: list[Tensor], targets: Tensor) -> Tensor:
+    """Cross-entropies of the three logits, weighed; each the mean over the pictures whose name is known."""
     losses = []
-    for i, (head, weight) in enumerate(zip(heads, _WEIGHTS, strict=True)):
+    for i, (name, weight) in enumerate(zip(names, _WEIGHTS, strict=True)):
         known = targets[:, i] >= 0
-        own = F.cross_entropy(head(features).float(), targets[:, i], ignore_index=-100, reduction="sum")
-        losses.append(weight * own / known.sum().clamp(min=1))
+        total = F.cross_entropy(name, targets[:, i], ignore_index=-100, reduction="sum")
+        losses.append(weight * total / known.sum().clamp(min=1))
+    return torch.stack(losses).sum()
+
+
+def imitation_loss(names: list[Tensor], goals: list[Tensor]) -> Tensor:
+    """How far the logits are from those of the network (Hinton et al., 2015)."""
+    losses = [
+        weight * F.kl_div(name.log_softmax(-1), goal.softmax(-1), reduction="batchmean")
+        for name, goal, weight in zip(names, goals, _WEIGHTS, strict=True)
+    ]
     return torch.stack(losses).sum()
 
 
@@ -92,17 +107,7 @@ def see(namer: Any, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
     """
     out = namer.network(pictures.contiguous(memory_format=torch.channels_last), output_hidden_states=True)
     cells = out.hidden_states[-2].flatten(2).transpose(1, 2).float()
-    names = [head(out.pooler_output.flatten(1)).float() for head in namer.heads]
-    return cells - cells.mean((0, 1)), names
-
-
-def imitation_loss(heads: nn.ModuleList, features: Tensor, names: list[Tensor]) -> Tensor:
-    """How far the heads' logits are from the network's `names` (Hinton et al., 2015)."""
-    losses = [
-        weight * F.kl_div(head(features).float().log_softmax(-1), name.softmax(-1), reduction="batchmean")
-        for head, name, weight in zip(heads, names, _WEIGHTS, strict=True)
-    ]
-    return torch.stack(losses).sum()
+    return cells - cells.mean((0, 1)), logits(namer.heads, out.pooler_output.flatten(1))
 
 
 class _Namer(nn.Module):
@@ -127,13 +132,14 @@ def train(sets: list[Squares], checkpoint: Path, steps: int, report: Report) -> 
         x, _, targets = batch(sets, np.random.default_rng((step, 3)))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             seen = namer.network(x.contiguous(memory_format=torch.channels_last)).pooler_output.flatten(1)
-            return naming_loss(namer.heads, seen, targets), len(x)
+            return naming_loss(logits(namer.heads, seen), targets), len(x)
 
     loop.run(loss, report)
     return namer.eval().requires_grad_(False), loop
 
 
 def _targets(texts: list[dict[str, str]]) -> Tensor:
+    """(N, 3): noun, style, place or colour; -100 where there is none."""
     keys = ("noun", "style", "place")
     return torch.tensor(
         [

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 Report = Callable[[str], None]
 _STATE = "state.safetensors"
+_OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+"""What AdamW or Muon keeps of a parameter."""
 
 
 class Loop:
@@ -49,16 +51,19 @@ class Loop:
         self._averages = [p.detach().clone() for p in self._parameters]
         kept = model.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
-        by_muon, others = [], []
-        for name, p in zip(self._names, self._parameters, strict=True):
-            (by_muon if muon and muon in name and p.ndim == 2 else others).append(p)
-        self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        by_muon = [
+            muon is not None and muon in name and p.ndim == 2
+            for name, p in zip(self._names, self._parameters, strict=True)
         ]
-        if by_muon:
+        others = [p for p, chosen in zip(self._parameters, by_muon, strict=True) if not chosen]
+        adamw = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        self._optimisers: list[torch.optim.Optimizer] = [adamw]
+        if any(by_muon):
+            matrices = [p for p, chosen in zip(self._parameters, by_muon, strict=True) if chosen]
             self._optimisers.append(
-                torch.optim.Muon(by_muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
             )
+        self._optimiser_of = [self._optimisers[-1] if chosen else adamw for chosen in by_muon]
         self.step, self.seconds, self.seen = 0, 0.0, 0
         if (folder / _STATE).is_file():
             self._restore()
@@ -126,10 +131,11 @@ class Loop:
         """Write the checkpoint; an older one stays until this one is whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
-        for name, parameter, average in zip(self._names, self._parameters, self._averages, strict=True):
+        for name, parameter, average, optimiser in zip(
+            self._names, self._parameters, self._averages, self._optimiser_of, strict=True
+        ):
             tensors |= {f"weight.{name}": parameter.detach(), f"average.{name}": average}
-            for optimiser in self._optimisers:
-                tensors |= {f"{key}.{name}": t for key, t in optimiser.state.get(parameter, {}).items()}
+            tensors |= {f"{key}.{name}": tensor for key, tensor in optimiser.state[parameter].items()}
         tensors |= {f"buffer.{name}": buffer for name, buffer in self._buffers.items()}
         facts = {"step": self.step, "seconds": self.seconds, "seen": self.seen}
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -139,17 +145,13 @@ class Loop:
     def _restore(self) -> None:
         with safe_open(self.folder / _STATE, "pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         self.step, self.seconds, self.seen = facts["step"], facts["seconds"], facts["seen"]
         self._put([tensors[f"weight.{name}"] for name in self._names])
         self._averages = [tensors[f"average.{name}"] for name in self._names]
         for name, buffer in self._buffers.items():
             buffer.copy_(tensors[f"buffer.{name}"])
-        for name, parameter in zip(self._names, self._parameters, strict=True):
-            for optimiser in self._optimisers:
-                if any(parameter is p for p in optimiser.param_groups[0]["params"]):
-                    optimiser.state[parameter] = {
-                        key: tensors[f"{key}.{name}"]
-                        for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
-                        if f"{key}.{name}" in tensors
-                    }
+        for name, parameter, optimiser in zip(self._names, self._parameters, self._optimiser_of, strict=True):
+            optimiser.state[parameter] = {
+                key: tensors[f"{key}.{name}"] for key in _OPTIMISER_STATE if f"{key}.{name}" in tensors
+            }

@@ -71,9 +71,8 @@ def train(
 
     torch.manual_seed(0)
     unet = new_unet()
-    unet.set_attn_processor(
-        AttnProcessor()
-    )  # so few positions: quicker backwards than the fused kernel on a CPU
+    # So few positions: quicker backwards than the fused kernel on a CPU
+    unet.set_attn_processor(AttnProcessor())
     loop = Loop(unet, checkpoint, steps=steps, learning_rate=1.2e-3, warmup=300, average=0.9995)
     alpha_bar = alphas_cumprod()
     weights = (alpha_bar / (1 - alpha_bar)).clamp(max=_MIN_SNR) * (1 - alpha_bar) / alpha_bar

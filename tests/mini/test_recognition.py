@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from sine_cli.mini import recognition
 from sine_cli.mini.recognition import FEATURES, Squares
@@ -51,18 +50,16 @@ def test_the_network_sees_cells_and_names(toy: Squares, tmp_path: Path) -> None:
 
 def test_imitation_is_perfect_for_the_same_logits() -> None:
     features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    heads = recognition.new_heads(8)
-    names = [head(features).detach() for head in heads]
-    assert recognition.imitation_loss(heads, features, names).item() == pytest.approx(0, abs=1e-5)
-    other = recognition.new_heads(8)
-    assert recognition.imitation_loss(other, features, names).item() > 0.01
+    names = recognition.logits(recognition.new_heads(8), features)
+    assert recognition.imitation_loss(names, names).item() == pytest.approx(0, abs=1e-5)
+    others = recognition.logits(recognition.new_heads(8), features)
+    assert recognition.imitation_loss(others, names).item() > 0.01
 
 
 def test_a_name_that_is_not_known_costs_nothing() -> None:
-    heads = nn.ModuleList(nn.Linear(4, 3) for _ in range(3))
-    features = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
-    known = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    names = [torch.randn(2, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    known = torch.tensor([[0, 1, 2]])
     half = torch.tensor([[0, 1, 2], [-100, -100, -100]])
-    assert recognition.naming_loss(heads, features, half).item() == pytest.approx(
-        recognition.naming_loss(heads, features[:1], known[:1]).item()
-    )
+    alone = recognition.naming_loss([name[:1] for name in names], known)
+    assert recognition.naming_loss(names, half).item() == pytest.approx(alone.item())
+    assert recognition.naming_loss(names, torch.full_like(half, -100)).item() == 0

@@ -30,7 +30,7 @@ def build(
         typer.Option("--out", help="Where `weights` and `scorer` go; default: `built` in the work folder."),
     ] = None,
     unet_steps: Annotated[
-        int | None, typer.Option("--unet-steps", min=1, help="Of 128 pictures each; more is better.")
+        int | None, typer.Option("--unet-steps", min=1, help="Of 64 pictures each; more is better.")
     ] = None,
     quiet: QuietOption = False,
 ) -> None:

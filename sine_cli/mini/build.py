@@ -4,7 +4,7 @@ stopped.
 work/packages/      archives of the registries, unpacked
 work/icons.npy ...  drawn icons and photographs
 work/pictures/      the training set, in shards, and its latents
-work/checkpoints/   of the four trainings
+work/checkpoints/   of the five trainings
 out/weights/        a diffusers folder in half precision
 out/scorer/         a CLIP in half precision
 """
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sine_cli.mini import autoencoder, clip, dataset, latents, sources, text, unet
+from sine_cli.mini import autoencoder, clip, dataset, latents, recognition, sources, text, unet
 from sine_cli.mini.dataset import Shard
 from sine_cli.mini.training import Report
 
@@ -34,6 +34,7 @@ class Plan:
     shard: int = dataset.SHARD
     autoencoder_steps: int = 9000
     text_steps: int = 300
+    recognition_steps: int = 2600
     scorer_steps: int = 3000
     unet_steps: int = 6000
 
@@ -69,17 +70,21 @@ def build(work: Path, out: Path, plan: Plan, report: Report) -> None:
     captions = sorted({text_["caption"] for text_ in texts})
     tokenizer = text.new_tokenizer(captions)
     tower, _ = text.train(tokenizer, texts, checkpoints / "text", plan.text_steps, _named("text", report))
-    encoded, pooled = encoded_captions(work / "captions.safetensors", tower, tokenizer, captions)
+    encoded, pooled = encode_captions_once(work / "captions.safetensors", tower, tokenizer, captions)
     null, _ = encode_captions(tower, tokenizer, [""])
 
     # 5. The scorer
     number = {caption: i for i, caption in enumerate(captions)}
     numbers = [torch.tensor([number[text_["caption"]] for text_ in shard.texts]) for shard in shards]
+    squares = recognition.squares(shards, numbers)
+    namer, _ = recognition.train(
+        squares, checkpoints / "recognition", plan.recognition_steps, _named("recognition", report)
+    )
     model_clip, _ = clip.train(
         tower,
         len(tokenizer),
-        shards,
-        numbers,
+        namer,
+        squares,
         pooled,
         checkpoints / "scorer",
         plan.scorer_steps,
@@ -109,7 +114,9 @@ def gather(work: Path, report: Report) -> None:
     report(f"{len(icons)} icons and {len(photographs)} photographs")
 
 
-def encoded_captions(file: Path, tower: Any, tokenizer: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
+def encode_captions_once(
+    file: Path, tower: Any, tokenizer: Any, captions: list[str]
+) -> tuple[Tensor, Tensor]:
     """As `encode_captions`, kept in a file."""
     if not file.is_file():
         hidden, pooled = encode_captions(tower, tokenizer, captions)

@@ -1,8 +1,8 @@
 """Training of the bundled scorer: a CLIP whose text tower is `mini`'s own, frozen.
 
 The image tower learns to find a picture's caption among those of the batch (Radford et al., 2021) and, for as
-long as it trains, to name noun, style and place, which teaches it in minutes what contrast alone takes hours
-for.
+long as it trains, to name noun, style and place, and to see in every cell what the network of
+`recognition.py` sees there, which teaches it in minutes what contrast alone takes hours for.
 """
 
 from pathlib import Path
@@ -13,17 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sine_cli.mini.dataset import Shard
+from sine_cli.mini import recognition
+from sine_cli.mini.recognition import FEATURES, SIDE, Squares
 from sine_cli.mini.text import WIDTH, text_config
 from sine_cli.mini.training import Loop, Report
-from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
-SIDE, _PATCH, _BATCH = 128, 16, 64
+_PATCH = 16
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _HEADS = 6
-_CLASSES = (list(NOUNS), list(STYLES), [*PLACES, *COLOURS])
-_WEIGHTS = (1.0, 0.5, 0.5)
-"""Of naming noun, style and place in the loss: nouns are the slowest to learn."""
+_CELLS = 4.0
+"""Of seeing as the network does in the loss."""
 
 
 def new_clip(vocabulary: int) -> Any:
@@ -86,14 +85,15 @@ class _Pupil(nn.Module):
     def __init__(self, clip: Any):
         super().__init__()
         self.clip = clip
-        self.heads = nn.ModuleList(nn.Linear(WIDTH, len(words)) for words in _CLASSES)
+        self.heads = recognition.new_heads(WIDTH)
+        self.cells = nn.Linear(WIDTH, FEATURES)
 
 
 def train(
     text_tower: Any,
     tokenizer_size: int,
-    shards: list[Shard],
-    captions: list[Tensor],
+    namer: nn.Module,
+    squares: list[Squares],
     pooled: Tensor,
     checkpoint: Path,
     steps: int,
@@ -101,8 +101,9 @@ def train(
 ) -> tuple[Any, Loop]:
     """Train the image tower and both projections on the square pictures.
 
-    Args: captions: of each shard, the number of each picture's caption.  pooled: (M, D), the frozen tower's
-        output for each.
+    Args:
+        namer: the trained network and its heads.
+        pooled: (M, D), the frozen text tower's output for each caption.
 
     Returns:
         The CLIPModel with averaged weights, in eval mode.
@@ -115,38 +116,35 @@ def train(
     clip.text_model.requires_grad_(False)
     pupil = _Pupil(clip)
     loop = Loop(
-        pupil, checkpoint, steps=steps, learning_rate=2e-3, warmup=100, average=0.998, weight_decay=0.05
+        pupil,
+        checkpoint,
+        steps=steps,
+        learning_rate=3e-3,
+        warmup=100,
+        average=0.998,
+        weight_decay=0.05,
+        muon="vision_model.encoder",
     )
-    squares = [
-        (shard.pictures, captions[i], _targets(shard.texts))
-        for i, shard in enumerate(shards)
-        if shard.height == shard.width == SIDE
-    ]
 
     def loss(step: int) -> tuple[Tensor, int]:
-        rng = np.random.default_rng((step, 2))
-        pictures, numbers, targets = squares[rng.integers(len(squares))]
-        index = np.sort(rng.choice(len(pictures), _BATCH, replace=False))
-        x = _augmented(
-            rng, torch.from_numpy(np.array(pictures[index])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        )
+        x, numbers, targets = recognition.batch(squares, np.random.default_rng((step, 2)))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            seen = clip.vision_model(x).pooler_output
-            image = F.normalize(clip.visual_projection(seen).float(), dim=-1)
-            names = [head(seen).float() for head in pupil.heads]
-        text = F.normalize(clip.text_projection(pooled[numbers[index]].float()), dim=-1)
+            cells, goals = recognition.see(namer, x)
+            seen = clip.vision_model(x)
+            image = F.normalize(clip.visual_projection(seen.pooler_output).float(), dim=-1)
+            own_cells = pupil.cells(seen.last_hidden_state[:, 1:]).float()
+            names = recognition.logits(pupil.heads, seen.pooler_output)
+            taught = recognition.imitation_loss(names, goals)
+            named = recognition.naming_loss(names, targets)
+        likeness = F.cosine_similarity(own_cells, cells, dim=-1).mean()
+        text = F.normalize(clip.text_projection(pooled[numbers].float()), dim=-1)
         logits = image @ text.T * clip.logit_scale.exp().clamp(max=100)
-        same = numbers[index][:, None] == numbers[index][None]
-        own = torch.eye(_BATCH, dtype=torch.bool)
+        same = numbers[:, None] == numbers[None]
+        own = torch.eye(len(x), dtype=torch.bool)
         logits = logits.masked_fill(same & ~own, -1e4)  # the same caption twice is no wrong answer
-        goal = torch.arange(_BATCH)
+        goal = torch.arange(len(x))
         contrast = (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
-        labels = targets[index]
-        naming = sum(
-            weight * F.cross_entropy(name, labels[:, i], ignore_index=-100)
-            for i, (name, weight) in enumerate(zip(names, _WEIGHTS, strict=True))
-        )
-        return contrast + naming, _BATCH
+        return contrast + named + taught + _CELLS * (1 - likeness), len(x)
 
     loop.run(loss, report)
     with loop.averaged():
@@ -158,24 +156,3 @@ def train(
 def _text_state(tower: Any) -> dict[str, Tensor]:
     """The tower's weights as a CLIPModel's `text_model` names them."""
     return {name.removeprefix("text_model."): tensor for name, tensor in tower.state_dict().items()}
-
-
-def _targets(texts: list[dict[str, str]]) -> Tensor:
-    """(N, 3): noun, style, place or colour; -100 where there is none."""
-    keys = ("noun", "style", "place")
-    return torch.tensor(
-        [
-            [words.index(text[key]) if text[key] else -100 for key, words in zip(keys, _CLASSES, strict=True)]
-            for text in texts
-        ]
-    )
-
-
-def _augmented(rng: np.random.Generator, x: Tensor) -> Tensor:
-    """The batch mirrored, cropped a little, lighter or darker: what does not change a caption."""
-    if rng.random() < 0.5:
-        x = x.flip(-1)
-    side = int(rng.integers(100, SIDE + 1))
-    top, left = rng.integers(0, SIDE - side + 1, 2)
-    x = F.interpolate(x[..., top : top + side, left : left + side], size=(SIDE, SIDE), mode="bilinear")
-    return (x * float(rng.uniform(0.8, 1.15)) + float(rng.uniform(-0.12, 0.12))).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""What the three trainings share: a loop that checkpoints, goes on where it stopped, and keeps an average of
+"""What the five trainings share: a loop that checkpoints, goes on where it stopped, and keeps an average of
 the weights."""
 
 import json
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 Report = Callable[[str], None]
 _STATE = "state.safetensors"
+_OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+"""What AdamW or Muon keeps of a parameter."""
 
 
 class Loop:
@@ -24,8 +26,10 @@ class Loop:
 
     Args:
         folder: of the checkpoints; one that is there is gone on from.
-        learning_rate: at its highest: it rises over `warmup` steps and falls as a cosine to a twentieth.
+        learning_rate: at its highest: it rises over `warmup` steps, stays, and over the last third of the
+            steps falls to a fiftieth. So a training can be lengthened before that third begins.
         average: decay of the moving average of the weights.
+        muon: matrices with this in their names learn by Muon (Jordan et al., 2024), all else by AdamW.
     """
 
     def __init__(
@@ -38,15 +42,28 @@ class Loop:
         warmup: int = 200,
         average: float = 0.999,
         weight_decay: float = 0.01,
+        muon: str | None = None,
     ):
         self.model, self.folder, self.steps = model, folder, steps
         self._peak, self._warmup, self._decay = learning_rate, warmup, average
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._averages = [p.detach().clone() for p in self._parameters]
-        self._optimiser = torch.optim.AdamW(
-            self._parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-        )
+        kept = model.state_dict().keys()
+        self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+        by_muon = [
+            muon is not None and muon in name and p.ndim == 2
+            for name, p in zip(self._names, self._parameters, strict=True)
+        ]
+        others = [p for p, chosen in zip(self._parameters, by_muon, strict=True) if not chosen]
+        adamw = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        self._optimisers: list[torch.optim.Optimizer] = [adamw]
+        if any(by_muon):
+            matrices = [p for p, chosen in zip(self._parameters, by_muon, strict=True) if chosen]
+            self._optimisers.append(
+                torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        self._optimiser_of = [self._optimisers[-1] if chosen else adamw for chosen in by_muon]
         self.step, self.seconds, self.seen = 0, 0.0, 0
         if (folder / _STATE).is_file():
             self._restore()
@@ -62,13 +79,14 @@ class Loop:
         mean, saved, started = None, time.monotonic(), time.monotonic()
         before, seen_before = self.seconds, self.seen
         while self.step < self.steps:
-            for group in self._optimiser.param_groups:
-                group["lr"] = self.learning_rate()
             value, pictures = loss(self.step)
-            self._optimiser.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(self._parameters, 1.0)
-            self._optimiser.step()
+            for optimiser in self._optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = self.learning_rate()
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             self.step += 1
             self.seen += pictures
             decay = min(self._decay, (1 + self.step) / (10 + self.step))
@@ -91,7 +109,8 @@ class Loop:
 
     def learning_rate(self) -> float:
         rise = min(1.0, (self.step + 1) / self._warmup)
-        return self._peak * rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)))
+        fall = min(1.0, 3 * (1 - self.step / self.steps))
+        return self._peak * rise * max(0.02, fall)
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -112,14 +131,12 @@ class Loop:
         """Write the checkpoint; an older one stays until this one is whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
-        for name, parameter, average in zip(self._names, self._parameters, self._averages, strict=True):
-            state = self._optimiser.state[parameter]
-            tensors |= {
-                f"weight.{name}": parameter.detach(),
-                f"average.{name}": average,
-                f"first.{name}": state["exp_avg"],
-                f"second.{name}": state["exp_avg_sq"],
-            }
+        for name, parameter, average, optimiser in zip(
+            self._names, self._parameters, self._averages, self._optimiser_of, strict=True
+        ):
+            tensors |= {f"weight.{name}": parameter.detach(), f"average.{name}": average}
+            tensors |= {f"{key}.{name}": tensor for key, tensor in optimiser.state[parameter].items()}
+        tensors |= {f"buffer.{name}": buffer for name, buffer in self._buffers.items()}
         facts = {"step": self.step, "seconds": self.seconds, "seen": self.seen}
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(whole, self.folder / ".state.safetensors", {"facts": json.dumps(facts)})
@@ -128,13 +145,13 @@ class Loop:
     def _restore(self) -> None:
         with safe_open(self.folder / _STATE, "pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         self.step, self.seconds, self.seen = facts["step"], facts["seconds"], facts["seen"]
         self._put([tensors[f"weight.{name}"] for name in self._names])
         self._averages = [tensors[f"average.{name}"] for name in self._names]
-        for name, parameter in zip(self._names, self._parameters, strict=True):
-            self._optimiser.state[parameter] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": tensors[f"first.{name}"],
-                "exp_avg_sq": tensors[f"second.{name}"],
+        for name, buffer in self._buffers.items():
+            buffer.copy_(tensors[f"buffer.{name}"])
+        for name, parameter, optimiser in zip(self._names, self._parameters, self._optimiser_of, strict=True):
+            optimiser.state[parameter] = {
+                key: tensors[f"{key}.{name}"] for key in _OPTIMISER_STATE if f"{key}.{name}" in tensors
             }

@@ -17,7 +17,7 @@ from sine_cli.mini.training import Loop, Report
 
 NATIVE = 8
 """Latent cells on a side: 128 pixels."""
-_BATCH = 128
+_BATCH = 64
 _DROPPED = 1 / 8
 _MIN_SNR = 5.0
 
@@ -71,10 +71,9 @@ def train(
 
     torch.manual_seed(0)
     unet = new_unet()
-    unet.set_attn_processor(
-        AttnProcessor()
-    )  # so few positions: quicker backwards than the fused kernel on a CPU
-    loop = Loop(unet, checkpoint, steps=steps, learning_rate=6e-4, warmup=300, average=0.9995)
+    # So few positions: quicker backwards than the fused kernel on a CPU
+    unet.set_attn_processor(AttnProcessor())
+    loop = Loop(unet, checkpoint, steps=steps, learning_rate=1.2e-3, warmup=300, average=0.9995)
     alpha_bar = alphas_cumprod()
     weights = (alpha_bar / (1 - alpha_bar)).clamp(max=_MIN_SNR) * (1 - alpha_bar) / alpha_bar
     shares = torch.tensor([float(len(each.latents)) for each in sets])

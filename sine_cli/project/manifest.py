@@ -222,7 +222,7 @@ class _NotAllowed(yaml.MarkedYAMLError):
 class _PlainLoader(yaml.SafeLoader):
     """YAML cut down to mappings, lists and scalars, with the few plain scalars that people expect."""
 
-    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML declares no ClassVar)
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -121,6 +122,11 @@ def untuned(tuned_once: Path, isolated: Path) -> Path:
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+def _hears_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, the tests too, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts `sine` as a process of its own; none outlives the test."""
@@ -129,7 +135,14 @@ def start() -> Iterator[Start]:
     def start(*arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "sine_cli", *arguments]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=dict(os.environ))
+        process = subprocess.Popen(
+            command,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=dict(os.environ),
+            preexec_fn=_hears_interrupts,
+        )
         processes.append(process)
         return process
 

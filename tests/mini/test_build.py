@@ -12,7 +12,15 @@ from sine_cli.models.base import load_base
 from sine_cli.models.locate import in_folder, native_pixels
 from sine_cli.scoring.clip import Clip
 
-PLAN = Plan(pictures=600, shard=200, autoencoder_steps=2, text_steps=2, scorer_steps=2, unet_steps=2)
+PLAN = Plan(
+    pictures=600,
+    shard=200,
+    autoencoder_steps=2,
+    text_steps=2,
+    recognition_steps=2,
+    scorer_steps=2,
+    unet_steps=2,
+)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import typer
 
 from sine_cli.cli.options import (
     JsonOption,
+    MemoryOption,
     NegativeOption,
     ProjectOption,
     QuietOption,
@@ -20,6 +21,8 @@ from sine_cli.cli.options import (
     WeightOption,
     check_seed,
     edit_settings,
+    gigabytes,
+    is_low,
     open_project,
     parse_size_option,
 )
@@ -52,6 +55,7 @@ def compare(
     solver: SolverOption = None,
     negative: NegativeOption = None,
     scorer: ScorerOption = None,
+    memory: MemoryOption = "normal",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -98,8 +102,10 @@ def compare(
             strength,
             factor,
             scorer,
+            is_low(memory),
         )
         result = compare(opened, manifest, request, on_progress, console.warn)
+    console.say(f"{result.seconds:.1f} s of sampling, {gigabytes(result.peak_memory)}")
     console.result(
         [
             f"{shown(result.sheet)}  {len(result.pictures)} pictures, each {result.size.described()}",
@@ -131,5 +137,6 @@ def compare(
             "height": result.size.height,
             "width": result.size.width,
             "seconds": result.seconds,
+            "peak_memory": result.peak_memory,
         },
     )

@@ -8,6 +8,7 @@ import typer
 from sine_cli.cli.options import (
     GuideOption,
     JsonOption,
+    MemoryOption,
     NegativeOption,
     NoPositionOption,
     ProjectOption,
@@ -23,6 +24,8 @@ from sine_cli.cli.options import (
     WeightOption,
     check_seed,
     edit_settings,
+    gigabytes,
+    is_low,
     open_project,
     parse_crop_option,
     parse_guide_options,
@@ -70,6 +73,7 @@ def edit(
         str | None,
         typer.Option("--lora", metavar="FILE[:SCALE]", help="A LoRA of your own, for the base side."),
     ] = None,
+    memory: MemoryOption = "normal",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -130,8 +134,11 @@ def edit(
             guides,
             box,
             style,
+            is_low(memory),
         )
         results = edit(opened, manifest, request, on_progress, console.warn)
+    seconds, peak = sum(result.seconds for result in results), max(result.peak_memory for result in results)
+    console.say(f"{seconds:.1f} s of sampling, {gigabytes(peak)}")
     console.result(
         [
             f"{shown(picture)}  {result.size.described()}, seed {seed}{_mark(result.scores, place)}"
@@ -153,6 +160,7 @@ def edit(
                     "height": result.size.height,
                     "width": result.size.width,
                     "seconds": result.seconds,
+                    "peak_memory": result.peak_memory,
                     **({"scorer": asdict(result.scores.scorer)} if result.scores else {}),
                 }
                 for result in results

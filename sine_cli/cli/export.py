@@ -52,7 +52,8 @@ def export(
         [
             f"{shown(result.path)}  {FOR[result.form]}",
             f'source prompt  "{result.source_prompt}"',
-            "left behind    the position",
+            "left behind    "
+            + ("the position and the text encoder's LoRA" if result.text_stays_behind else "the position"),
         ],
         {
             "project": str(opened.root),

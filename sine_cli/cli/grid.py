@@ -8,6 +8,7 @@ import typer
 from sine_cli.cli.options import (
     GuideOption,
     JsonOption,
+    MemoryOption,
     NegativeOption,
     NoPositionOption,
     ProjectOption,
@@ -21,6 +22,8 @@ from sine_cli.cli.options import (
     StepsOption,
     check_seed,
     edit_settings,
+    gigabytes,
+    is_low,
     open_project,
     parse_guide_options,
     parse_size_option,
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 ROWS = "0.3,0.5,0.7,0.9"
 """Base weights, where neither they nor a guide's are given."""
 
-RESUMED_WITH = ("project", "resume", "as_json", "quiet")
+RESUMED_WITH = ("project", "resume", "memory", "as_json", "quiet")
 """What may be given beside --resume: all else was said when the grid was begun."""
 
 
@@ -62,6 +65,7 @@ def grid(
     guide: GuideOption = None,
     scorer: ScorerOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest interrupted grid.")] = False,
+    memory: MemoryOption = "normal",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -94,6 +98,7 @@ def grid(
     rows = _base_weights(base_weights, guides, manifest)
     wanted = parse_size_option(size)
     first_seed = check_seed(seed)
+    low_memory = is_low(memory)
     with console.progress() as update:
         from sine_cli.workflow.grid import GridProgress, GridRequest, grid, resume_grid
 
@@ -101,7 +106,7 @@ def grid(
             update((p.cell - 1) * p.steps + p.step, p.cells * p.steps, f"cell {p.cell} of {p.cells}")
 
         if prompt is None:
-            result = resume_grid(opened, manifest, on_progress, console.warn)
+            result = resume_grid(opened, manifest, on_progress, console.warn, low_memory=low_memory)
         else:
             request = GridRequest(
                 prompt,
@@ -114,8 +119,10 @@ def grid(
                 not no_position,
                 scorer,
                 guides,
+                low_memory,
             )
             result = grid(opened, manifest, request, on_progress, console.warn)
+    console.say(f"{result.seconds:.1f} s of sampling, {gigabytes(result.peak_memory)}")
     before = len(result.cells) - result.made
     written = " and ".join(path.name for path in (result.scores, result.tradeoff) if path)
     console.result(
@@ -147,6 +154,7 @@ def grid(
             "height": result.size.height,
             "width": result.size.width,
             "seconds": result.seconds,
+            "peak_memory": result.peak_memory,
         },
     )
 

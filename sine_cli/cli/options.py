@@ -73,6 +73,14 @@ ScorerOption = Annotated[
 NoPositionOption = Annotated[
     bool, typer.Option("--no-position", help="Do not tell the tuned models where things lie.")
 ]
+MemoryOption = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        metavar="normal|low",
+        help="low: slower, with only the U-Net on the accelerator; for large bases and pictures.",
+    ),
+]
 
 
 def open_project(given: Path | None, console: "Console") -> "tuple[Project, Manifest]":
@@ -89,6 +97,18 @@ def open_project(given: Path | None, console: "Console") -> "tuple[Project, Mani
     if found.how == "below":
         console.say(f"project: {shown(found.project.root)}")
     return found.project, load_manifest(found.project.manifest_path)
+
+
+def is_low(memory: str) -> bool:
+    """What `--memory` says. Raises UserError where it says neither."""
+    if memory not in ("normal", "low"):
+        raise UserError(f'--memory: must be normal or low, got "{memory}"', "for example `--memory low`")
+    return memory == "low"
+
+
+def gigabytes(peak_memory: int) -> str:
+    """How a report says it."""
+    return f"peak memory {peak_memory / 2**30:.1f} GiB"
 
 
 def parse_size_option(text: str | None) -> "Size | None":

@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from sine_cli.cli.options import JsonOption, ProjectOption, QuietOption, open_project
+from sine_cli.cli.options import (
+    JsonOption,
+    MemoryOption,
+    ProjectOption,
+    QuietOption,
+    gigabytes,
+    is_low,
+    open_project,
+)
 
 
 def tune(
@@ -15,7 +23,20 @@ def tune(
     no_patches: Annotated[
         bool, typer.Option("--no-patches", help="Tune on the whole picture alone, the paper's other setting.")
     ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="paper-patches or paper-plain: tune as the paper does, slower."),
+    ] = None,
+    prior: Annotated[
+        int | None,
+        typer.Option(
+            "--prior",
+            metavar="N",
+            help="Prior preservation: the base makes N pictures of the class, which tuning sees too.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", "-s", help="Seed of all that is random.")] = None,
+    memory: MemoryOption = "normal",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -25,22 +46,31 @@ def tune(
     sine tune
     sine tune --steps 800
     sine tune --no-patches
+    sine tune --preset paper-patches
+    sine tune --memory low
     """
     from sine_cli.cli.interrupts import stop_requests
     from sine_cli.console import Console
     from sine_cli.project.files import shown
     from sine_cli.project.manifest import changed
+    from sine_cli.project.presets import load_tuning_preset
 
     console = Console(as_json=as_json, quiet=quiet)
     opened, manifest = open_project(project, console)
+    settings = manifest.tune
+    if preset is not None:
+        decided = load_tuning_preset(preset).tune
+        settings = changed(settings, {field: ("--preset", value) for field, value in decided.items()})
     settings = changed(
-        manifest.tune,
+        settings,
         {
             "steps": ("--steps", steps),
             "patches": ("--no-patches", False if no_patches else None),
+            "prior": ("--prior", prior),
             "seed": ("--seed", seed),
         },
     )
+    low_memory = is_low(memory)
     with (
         stop_requests(lambda: console.say("stopping after this step; Ctrl-C again to stop at once")) as stop,
         console.progress() as update,
@@ -48,10 +78,10 @@ def tune(
         from sine_cli.workflow.tune import TuneProgress, tune
 
         def on_progress(progress: TuneProgress) -> None:
-            what = "encoding patches" if progress.loss is None else f"tuning  loss {progress.loss:.4f}"
-            update(progress.done, progress.total, what)
+            loss = "" if progress.loss is None else f"  loss {progress.loss:.4f}"
+            update(progress.done, progress.total, progress.what + loss)
 
-        result = tune(opened, manifest, settings, on_progress, console.say, stop)
+        result = tune(opened, manifest, settings, on_progress, console.say, stop, low_memory=low_memory)
     record = result.record
     folder = shown(opened.adapter_dir)
     if result.already_there:
@@ -60,7 +90,7 @@ def tune(
         resumed = f", went on from step {result.resumed_at}" if result.resumed_at else ""
         lines = [
             f"{folder}  {record.tune.steps} steps in {record.seconds:.0f} s{resumed}, "
-            f"loss {record.loss:.4f}, peak memory {record.peak_memory / 2**30:.1f} GiB",
+            f"loss {record.loss:.4f}, {gigabytes(record.peak_memory)}",
             *([f"previews  {shown(opened.tuning_dir / 'previews')}"] if record.tune.preview_every else []),
             'next      `sine edit "..."`: say what the picture shall become',
         ]

@@ -11,15 +11,13 @@ from dataclasses import replace
 from sine_cli.method.guidance import Backbone, Branch, Guidance, GuidedModel
 
 
-def dreambooth(
-    backbone: Backbone, guidance_scale: float, null: Branch, target: Branch, tuned: Branch
-) -> GuidedModel:
+def dreambooth(backbone: Backbone, guidance_scale: float, null: Branch, tuned: Branch) -> GuidedModel:
     """The model (x_t, t) -> eps~.
 
     Args:
         guidance_scale: w >= 1.
-        null, target: the branches that the base would have; their prompts go to the tuned model.
-        tuned: says which tuned model, and where the latents lie.
+        null: the empty or negative prompt, which goes to the tuned model too.
+        tuned: the tuned model, where the latents lie, and the target prompt.
     """
-    null, target = (replace(each, box=tuned.box, tuned=tuned.tuned) for each in (null, target))
-    return GuidedModel(backbone, Guidance(guidance_scale), null, target)
+    null = replace(null, box=tuned.box, tuned=tuned.tuned)
+    return GuidedModel(backbone, Guidance(guidance_scale), null, tuned)

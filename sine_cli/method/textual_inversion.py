@@ -37,4 +37,4 @@ def textual_inversion(
     """
     plan = replace(plan, learning_rate=LEARNING_RATE, whole=1.0)
     examples = Examples(patches=z_0[:0], boxes=torch.zeros(0, 4), whole=z_0)
-    return Tuning(plan, schedule, examples, lambda x_t, t, _: predict(x_t, t), lora=[vector], position=[])
+    return Tuning(plan, schedule, examples, lambda x_t, t, _: predict(x_t, t), weights=[vector], position=[])

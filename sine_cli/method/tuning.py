@@ -2,11 +2,16 @@
 
     L = E w(t) || eps - eps^(z_t, t, c^, F(v)) ||^2,    z_0 = E(I(v)),  t ~ U{t_min .. T - 1},  eps ~ N(0, 1)
 
-The paper has w(t) = 1. Here w(t) = 1 + 1 / SNR(t), which makes it the loss of v: at high t, where a picture
-is laid out, a small error of eps is a large one of the picture, and a few hundred steps cannot wait for it.
+The paper has w(t) = 1, the loss of eps. By default w(t) = 1 + 1 / SNR(t), which makes it the loss of v: at
+high t, where a picture is laid out, a small error of eps is a large one of the picture, and a few hundred
+steps cannot wait for it.
+
+Prior preservation adds the same loss on pictures that the base made of the class, so that the tuned model
+keeps knowing it (the paper's Appendix B finds that it costs fidelity).
 
 References:
     SINE, Eq. 1 and Sec. 3.3.  Progressive Distillation, Salimans and Ho, 2022 (v).
+    DreamBooth, Ruiz et al., CVPR 2023, Eq. 2 (prior preservation).
 """
 
 from collections.abc import Callable
@@ -15,10 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sine_cli.method.schedule import NoiseSchedule
+from sine_cli.method.schedule import NoiseSchedule, Prediction
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x_t (B, C, h, w), t (B,), boxes (B, 4)) -> the tuned model's prediction, (B, C, h, w), with gradients."""
+Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x_t (B, C, h, w), t (B,), boxes (B, 4)) -> the tuned model's prediction, (B, C, h, w), with gradients.
+
+The boxes are None for pictures of the class, whose prompt is the class's.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,13 @@ class Examples:
     Args:
         patches: latents of patches at the native size, (N, C, p, p); N may be 0.  boxes: theirs, (N, 4).
         whole: latents of the whole picture in its own aspect, (1, C, h, w).
+        prior: latents of pictures of the class at the native size, (M, C, p, p); None for none.
     """
 
     patches: Tensor
     boxes: Tensor
     whole: Tensor
+    prior: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +51,12 @@ class TuningPlan:
 
     Args:
         steps: optimisation steps.  batch: examples a step.
-        learning_rate, position_learning_rate: of the LoRA and of the position, at their highest.
+        learning_rate, position_learning_rate: of the weights, a LoRA's mostly, and of the position, at
+            their highest.
         whole: share of steps on the whole picture, in [0, 1]; the others are on patches.
         min_timestep: t_min, the lowest time that is learned.
         seed: of all that is drawn.
+        loss: whose squared error is made small, eps or v.
     """
 
     steps: int
@@ -54,6 +66,7 @@ class TuningPlan:
     whole: float
     min_timestep: int
     seed: int
+    loss: Prediction = "v_prediction"
 
 
 class Tuning:
@@ -68,14 +81,14 @@ class Tuning:
         schedule: NoiseSchedule,
         examples: Examples,
         predict: Predict,
-        lora: list[nn.Parameter],
+        weights: list[nn.Parameter],
         position: list[nn.Parameter],
     ) -> None:
         self.plan, self.schedule, self.examples, self.predict = plan, schedule, examples, predict
-        self.parameters = [*lora, *position]
+        self.parameters = [*weights, *position]
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": lora, "peak": plan.learning_rate},
+                {"params": weights, "peak": plan.learning_rate},
                 {"params": position, "peak": plan.position_learning_rate},
             ],
             lr=plan.learning_rate,
@@ -93,12 +106,10 @@ class Tuning:
         """One optimisation step; the loss before it."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate()
-        z_0, boxes = self._draw_examples()
-        eps = torch.randn(z_0.shape, generator=self.generator).to(z_0.device)
-        t = torch.randint(self.plan.min_timestep, self.schedule.T, (len(z_0),), generator=self.generator)
-        t = t.to(z_0.device)
-        prediction = self.predict(self.schedule.add_noise(z_0, eps, t), t, boxes)
-        loss = self._loss(prediction, self.schedule.target(z_0, eps, t), t)
+        loss = self._loss(*self._draw_examples())
+        if self.examples.prior is not None:
+            (pictures,) = self._drawn_from(self.examples.prior)
+            loss = loss + self._loss(pictures, None)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -130,11 +141,20 @@ class Tuning:
                 if name.startswith(prefix)
             }
 
-    def _loss(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
-        """The squared error of v, whichever the model predicts: an error of eps, (1 + 1 / SNR) times."""
+    def _loss(self, z_0: Tensor, boxes: Tensor | None) -> Tensor:
+        """Of the examples, each with noise of its own."""
+        eps = torch.randn(z_0.shape, generator=self.generator).to(z_0.device)
+        t = torch.randint(self.plan.min_timestep, self.schedule.T, (len(z_0),), generator=self.generator)
+        t = t.to(z_0.device)
+        prediction = self.predict(self.schedule.add_noise(z_0, eps, t), t, boxes)
+        return self._error(prediction, self.schedule.target(z_0, eps, t), t)
+
+    def _error(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        """The squared error of what the plan says, whichever the model predicts."""
         error = (prediction - target).square().mean(dim=(1, 2, 3))
-        if self.schedule.prediction == "epsilon":
-            error = error * (1 + 1 / self.schedule.signal_to_noise(t))
+        if self.schedule.prediction != self.plan.loss:
+            ratio = 1 + 1 / self.schedule.signal_to_noise(t)  # squared error of v to that of eps
+            error = error * ratio if self.plan.loss == "v_prediction" else error / ratio
         return error.mean()
 
     def _draw_examples(self) -> tuple[Tensor, Tensor]:
@@ -142,9 +162,13 @@ class Tuning:
         if whole or len(self.examples.patches) == 0:
             z_0 = self.examples.whole.expand(self.plan.batch, -1, -1, -1)
             return z_0, torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=z_0.device).expand(self.plan.batch, -1)
-        chosen = torch.randint(len(self.examples.patches), (self.plan.batch,), generator=self.generator)
-        chosen = chosen.to(self.examples.patches.device)
-        return self.examples.patches[chosen], self.examples.boxes[chosen]
+        patches, boxes = self._drawn_from(self.examples.patches, self.examples.boxes)
+        return patches, boxes
+
+    def _drawn_from(self, *together: Tensor) -> tuple[Tensor, ...]:
+        """A batch of each tensor, of the same places."""
+        chosen = torch.randint(len(together[0]), (self.plan.batch,), generator=self.generator)
+        return tuple(tensor[chosen.to(tensor.device)] for tensor in together)
 
     def _rate(self) -> float:
         """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero."""

@@ -1,4 +1,5 @@
-"""An adapter: a LoRA on the U-Net and a position module, together what turns base into tuned.
+"""An adapter: what turns base into tuned. A LoRA on the U-Net, or every weight of it; a position module; and
+perhaps a LoRA on the text encoder.
 
 References:
     LoRA: Low-Rank Adaptation of Large Language Models, Hu et al., 2021.
@@ -15,89 +16,131 @@ from torch import Tensor, nn
 
 from sine_cli.errors import UserError
 from sine_cli.method.position import Position
-from sine_cli.models.backbone import TUNED
+from sine_cli.models.backbone import TunedModel
+from sine_cli.models.rows import TUNED
+from sine_cli.models.text import PromptReader, TextEncoder
+
+FULL = "full"
+"""The targets that are no LoRA: a U-Net of its own, tuned whole."""
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 RESNET = ["conv1", "conv2", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
 TARGETS = {"attention": ATTENTION, "attention+resnet": ATTENTION + RESNET}
+TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+State = dict[str, Tensor]
 
 
 @dataclass
 class Adapter:
-    """LoRA layers inside a U-Net, and the position that goes with them. Trainable, in float32.
+    """What is tuned, wherever it sits. Trainable, in float32.
 
     Attributes:
-        unet: the U-Net that carries the LoRA layers, its own weights untouched.
+        unet: the base's U-Net that carries the LoRA layers, its own weights untouched; or one of its own.
+        position: the module that goes with it.
         name: within peft, one for each adapter on a U-Net.
+        full: whether the U-Net is its own, tuned whole.
+        text: the encoders that carry LoRA layers.
     """
 
     unet: Any
     position: Position
     name: str
+    full: bool
+    text: list[TextEncoder]
 
-    def lora_parameters(self) -> list[nn.Parameter]:
-        return [p for n, p in self.unet.named_parameters() if f".{self.name}." in n]
+    def unet_parameters(self) -> list[nn.Parameter]:
+        """Of the LoRA, or all of the U-Net that is its own."""
+        return list(self.unet.parameters()) if self.full else _lora_parameters(self.unet, self.name)
+
+    def text_parameters(self) -> list[nn.Parameter]:
+        return [p for encoder in self.text for p in _lora_parameters(encoder.model, self.name)]
 
     def position_parameters(self) -> list[nn.Parameter]:
         return list(self.position.parameters())
 
-    def lora_state(self) -> dict[str, Tensor]:
-        """The LoRA's tensors by layer, as peft names them."""
-        state = get_peft_model_state_dict(self.unet, adapter_name=self.name)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    def unet_state(self) -> State:
+        """The LoRA's tensors by layer, as peft names them; or the whole U-Net's, in half precision."""
+        if self.full:
+            return _on_cpu({name: tensor.half() for name, tensor in self.unet.state_dict().items()})
+        return _on_cpu(_lora_state(self.unet, self.name))
 
-    def position_state(self) -> dict[str, Tensor]:
-        return {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.position.state_dict().items()
-        }
+    def text_state(self) -> State:
+        """The LoRA's tensors by layer, after the number of their encoder."""
+        return _on_cpu(
+            {
+                f"{number}.{name}": tensor
+                for number, encoder in enumerate(self.text)
+                for name, tensor in _lora_state(encoder.model, self.name).items()
+            }
+        )
+
+    def position_state(self) -> State:
+        return _on_cpu(self.position.state_dict())
 
 
-def positions(*adapters: Adapter) -> dict[str, Position]:
-    """The position of each adapter by its name, as `UNetBackbone` takes them."""
-    return {adapter.name: adapter.position for adapter in adapters}
+def tuned_models(*adapters: Adapter) -> dict[str, TunedModel]:
+    """Each adapter by its name, as `UNetBackbone` takes them."""
+    return {
+        adapter.name: TunedModel(adapter.position, adapter.unet if adapter.full else None)
+        for adapter in adapters
+    }
 
 
 def attach_adapter(
-    unet: Any, *, rank: int, targets: str, frequencies: int, seed: int, name: str = TUNED
+    unet: Any,
+    *,
+    rank: int,
+    targets: str,
+    frequencies: int,
+    seed: int,
+    name: str = TUNED,
+    text: PromptReader | None = None,
 ) -> Adapter:
-    """A fresh adapter on the U-Net: LoRA B and position are zero, so tuned equals base until tuning begins.
+    """A fresh adapter: LoRA B and position are zero, and a U-Net of its own is a copy, so that tuned equals
+    base until tuning begins.
 
     Args:
+        unet: of the base.
         rank: of every LoRA matrix pair; alpha equals it, so the branch has scale 1.
-        targets: key of `TARGETS`, the layers that get a LoRA.
+        targets: key of `TARGETS`, the layers that get a LoRA, or `FULL`.
         frequencies: octaves of the position's Fourier features.
         seed: of LoRA A's initial values.
         name: of the adapter, not yet that of another one on this U-Net.
+        text: the encoders that get a LoRA too; None for none.
     """
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=TARGETS[targets], init_lora_weights="gaussian"
-    )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
+    encoders = text.encoders if text else []
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, unet, adapter_name=name)
-        position = Position(unet.config.block_out_channels[0], frequencies)
-    device = unet.conv_in.weight.device
-    position.to(device)
-    adapter = Adapter(unet, position, name)
-    for parameter in adapter.lora_parameters():
-        parameter.data = parameter.data.to(device, torch.float32)
-        parameter.requires_grad_(True)
-    return adapter
+        own = _copy(unet) if targets == FULL else unet
+        if targets != FULL:
+            _inject(unet, TARGETS[targets], rank, name)
+        position = Position(unet.config.block_out_channels[0], frequencies).to(unet.device)
+        for encoder in encoders:
+            _inject(encoder.model, TEXT_ATTENTION, rank, name)
+            encoder.rows.watch(encoder.model)
+    return Adapter(own, position, name, targets == FULL, encoders)
 
 
-def merge(adapter: Adapter) -> None:
-    """Fold the LoRA into the U-Net's own weights, in place: base becomes tuned, but for the position."""
-    layers = [
-        (name, module) for name, module in adapter.unet.named_modules() if isinstance(module, LoraLayer)
-    ]
-    for name, layer in layers:
-        layer.merge(adapter_names=[adapter.name])
-        parent, _, child = name.rpartition(".")
-        setattr(adapter.unet.get_submodule(parent), child, layer.get_base_layer())
+def merge(adapter: Adapter, unet: Any, text: list[Any]) -> Any:
+    """The tuned model as one without an adapter, but for the position.
+
+    Args:
+        unet: the base's U-Net.  text: its text models; both may change in place.
+
+    Returns:
+        The U-Net: the base's with the LoRA folded into its weights, or the adapter's own.
+    """
+    for model in [*([] if adapter.full else [unet]), *(text if adapter.text else [])]:
+        layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+        for name, layer in layers:
+            layer.merge(adapter_names=[adapter.name])
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    return adapter.unet
 
 
-def load_state(adapter: Adapter, lora: dict[str, Tensor], position: dict[str, Tensor], where: str) -> None:
+def load_state(adapter: Adapter, unet: State, text: State, position: State, where: str) -> None:
     """Fill the adapter with saved tensors.
 
     Raises:
@@ -105,12 +148,54 @@ def load_state(adapter: Adapter, lora: dict[str, Tensor], position: dict[str, Te
     """
     hint = "run `sine tune` again"
     for expected, given, file in [
-        (adapter.lora_state(), lora, "adapter.safetensors"),
+        (adapter.unet_state(), unet, "adapter.safetensors"),
+        (adapter.text_state(), text, "text.safetensors"),
         (adapter.position_state(), position, "position.safetensors"),
     ]:
         if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in given.items()}:
             raise UserError(f"{where}/{file} does not fit this base and the settings it was tuned with", hint)
         if not all(torch.isfinite(tensor).all() for tensor in given.values()):
             raise UserError(f"{where}/{file} holds values that are not numbers (NaN or infinite)", hint)
-    set_peft_model_state_dict(adapter.unet, lora, adapter_name=adapter.name)
+    if adapter.full:
+        adapter.unet.load_state_dict(unet)
+    else:
+        set_peft_model_state_dict(adapter.unet, unet, adapter_name=adapter.name)
+    for number, encoder in enumerate(adapter.text):
+        own = {n.partition(".")[2]: t for n, t in text.items() if n.startswith(f"{number}.")}
+        set_peft_model_state_dict(encoder.model, own, adapter_name=adapter.name)
     adapter.position.load_state_dict(position)
+
+
+def _inject(model: Any, layers: list[str], rank: int, name: str) -> None:
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers, init_lora_weights="gaussian")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
+        inject_adapter_in_model(config, model, adapter_name=name)
+    for parameter in _lora_parameters(model, name):
+        parameter.data = parameter.data.to(model.device, torch.float32)
+        parameter.requires_grad_(True)
+
+
+def _copy(unet: Any) -> Any:
+    """A U-Net with the same weights, without the LoRAs that it may carry; trainable, in float32."""
+    with torch.device("meta"):
+        own = type(unet).from_config(unet.config)
+    state = {
+        name.replace(".base_layer.", "."): tensor.detach().clone().float()
+        for name, tensor in unet.state_dict().items()
+        if ".lora_" not in name
+    }
+    own.load_state_dict(state, assign=True)
+    return own.eval().requires_grad_(True)
+
+
+def _lora_parameters(model: Any, name: str) -> list[nn.Parameter]:
+    return [p for n, p in model.named_parameters() if f".{name}." in n]
+
+
+def _lora_state(model: Any, name: str) -> State:
+    return get_peft_model_state_dict(model, adapter_name=name)
+
+
+def _on_cpu(state: State) -> State:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

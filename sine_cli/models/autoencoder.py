@@ -1,9 +1,12 @@
 """The autoencoder: pictures to latents and back.
 
 Runs in float32 whatever the U-Net's type: it is a small part of the work, and half precision overflows
-in Stable Diffusion's decoder (black pictures) or shows as banding.
+in Stable Diffusion's decoder (black pictures) or shows as banding. With low memory it is on its device only
+while it works, and large pictures go through it tile by tile.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,21 @@ from sine_cli.errors import SineError
 class Autoencoder:
     """Wraps a diffusers autoencoder, AutoencoderKL or AutoencoderDC alike.
 
+    Args:
+        device: where it works.
+        low_memory: whether it waits on the CPU between calls, and cuts large pictures into tiles.
+
     Attributes:
         factor: s, pixels a latent cell on each side.
         channels: C, of a latent.
     """
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.model = model.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+    def __init__(self, model: Any, device: torch.device, *, low_memory: bool = False) -> None:
         self.device = device
+        self.home = torch.device("cpu") if low_memory else device
+        self.model = model.to(device=self.home, dtype=torch.float32).eval().requires_grad_(False)
+        if low_memory:
+            self.model.enable_tiling()
         self.channels: int = model.config.latent_channels
         # AutoencoderDC states its factor; AutoencoderKL halves the size between blocks.
         stated = getattr(model, "spatial_compression_ratio", None)
@@ -40,7 +50,8 @@ class Autoencoder:
         """
         pixels = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures])
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device) / 127.5 - 1
-        encoded = self.model.encode(x)
+        with self._at_work():
+            encoded = self.model.encode(x)
         z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
         return (z - self.shift) * self.scale
 
@@ -51,7 +62,8 @@ class Autoencoder:
         Raises:
             SineError: the latents or the pictures hold values that are not numbers.
         """
-        x = self.model.decode(z.to(self.device, torch.float32) / self.scale + self.shift).sample
+        with self._at_work():
+            x = self.model.decode(z.to(self.device, torch.float32) / self.scale + self.shift).sample
         if not torch.isfinite(x).all():
             raise SineError(
                 "the picture came out with values that are not numbers (NaN)",
@@ -59,3 +71,12 @@ class Autoencoder:
             )
         pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(picture) for picture in pixels]
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """On its device, then home again."""
+        self.model.to(self.device)
+        try:
+            yield
+        finally:
+            self.model.to(self.home)

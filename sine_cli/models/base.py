@@ -34,12 +34,16 @@ class Base:
     dtype: torch.dtype
 
 
-def load_base(path: Path, variant: str | None, device: torch.device, dtype: torch.dtype) -> Base:
+def load_base(
+    path: Path, variant: str | None, device: torch.device, dtype: torch.dtype, *, low_memory: bool = False
+) -> Base:
     """The base in a local diffusers folder or `.safetensors` file.
 
     Args:
         variant: of a folder, the part of a weight file's name before `.safetensors`, such as `fp16`; parts
             that have no such file are loaded from the plain one.
+        low_memory: whether only the U-Net stays on the device: prompts are read on the CPU, and the
+            autoencoder waits there.
 
     Raises:
         UserError: no base, a part is missing or of a kind that is not supported.
@@ -48,8 +52,8 @@ def load_base(path: Path, variant: str | None, device: torch.device, dtype: torc
     parts.unet.eval().requires_grad_(False).to(device)
     return Base(
         unet=parts.unet,
-        autoencoder=Autoencoder(parts.autoencoder, device),
-        text=_reader(parts, device),
+        autoencoder=Autoencoder(parts.autoencoder, device, low_memory=low_memory),
+        text=prompt_reader(parts, torch.device("cpu") if low_memory else device),
         schedule=_schedule(parts.scheduler, path, device),
         native_latent_size=parts.unet.config.sample_size,
         device=device,
@@ -73,7 +77,8 @@ def load_parts(path: Path, variant: str | None, dtype: torch.dtype) -> Parts:
     return parts
 
 
-def _reader(parts: Parts, device: torch.device) -> PromptReader:
+def prompt_reader(parts: Parts, device: torch.device) -> PromptReader:
+    """The parts' text encoders, on the device."""
     encoders = [TextEncoder(tokenizer, model, device) for tokenizer, model in parts.text]
     if len(encoders) == 1:
         return encoders[0]

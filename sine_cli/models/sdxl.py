@@ -8,6 +8,7 @@ References:
 import torch
 from torch import Tensor
 
+from sine_cli.models.rows import BASE
 from sine_cli.models.text import Conditioning, TextEncoder
 
 
@@ -26,9 +27,16 @@ class TextEncoderPair:
         self.zeros_for_empty = zeros_for_empty
         self.length = first.length
 
+    @property
+    def encoders(self) -> list[TextEncoder]:
+        return [self.first, self.second]
+
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> list[Conditioning]:
-        one, two = (each.read(prompts, output_hidden_states=True) for each in (self.first, self.second))
+    def encode(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
+        return self.encode_for_learning(prompts, model)
+
+    def encode_for_learning(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
+        one, two = (each.read(prompts, model, output_hidden_states=True) for each in self.encoders)
         embeddings = torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1).float()
         read = zip(prompts, embeddings, two.text_embeds.float(), strict=True)
         return [

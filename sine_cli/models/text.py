@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sine_cli.models.rows import BASE, Rows
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -20,14 +22,30 @@ class Conditioning:
     embedding: Tensor
     pooled: Tensor | None = None
 
+    def to(self, device: torch.device) -> "Conditioning":
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return Conditioning(self.embedding.to(device), pooled)
+
 
 class PromptReader(Protocol):
     """What a base's text encoders are to all else, however many there are."""
 
     length: int
 
-    def encode(self, prompts: list[str]) -> list[Conditioning]:
-        """A conditioning for each prompt, padded or cut to L tokens."""
+    @property
+    def encoders(self) -> "list[TextEncoder]":
+        """Those it consists of, while they are in memory."""
+        ...
+
+    def encode(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
+        """A conditioning for each prompt, padded or cut to L tokens, as the model of that name reads it.
+
+        A tuned model whose text encoder was not tuned reads as the base does.
+        """
+        ...
+
+    def encode_for_learning(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
+        """`encode` with gradients, for a word or a text encoder that learns."""
         ...
 
     def places_in_common(self, source: str, target: str) -> list[int | None]:
@@ -53,22 +71,27 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.model: Any = model.to(device).eval().requires_grad_(False)
         self.device = device
+        self.rows = Rows()
         self.length: int = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+
+    @property
+    def encoders(self) -> "list[TextEncoder]":
+        return [self]
 
     def release(self) -> None:
         self.model = None
 
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> list[Conditioning]:
-        return self.encode_for_learning(prompts)
+    def encode(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
+        return self.encode_for_learning(prompts, model)
 
-    def encode_for_learning(self, prompts: list[str]) -> list[Conditioning]:
-        """`encode` with gradients, for a word that is learned."""
-        return [Conditioning(embedding) for embedding in self.read(prompts).last_hidden_state.float()]
+    def encode_for_learning(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
+        return [Conditioning(embedding) for embedding in self.read(prompts, model).last_hidden_state.float()]
 
-    def read(self, prompts: list[str], **wanted: bool) -> Any:
-        """The model's own output for N prompts; `wanted` names more of it, as transformers does."""
-        return self.model(self._tokens(prompts).input_ids.to(self.device), **wanted)
+    def read(self, prompts: list[str], model: str, **wanted: bool) -> Any:
+        """The text model's own output for N prompts; `wanted` names more of it, as transformers does."""
+        with self.rows.named([model] * len(prompts)):
+            return self.model(self._tokens(prompts).input_ids.to(self.device), **wanted)
 
     def places_in_common(self, source: str, target: str) -> list[int | None]:
         old, new = (self._tokens([prompt]).input_ids[0].tolist() for prompt in (source, target))

@@ -89,12 +89,15 @@ class TuneSettings(_Section):
     learning_rate: float = Field(gt=0, le=10)
     position_learning_rate: float = Field(gt=0, le=10)
     rank: int = Field(ge=1, le=512)
-    targets: Literal["attention", "attention+resnet"]
+    targets: Literal["attention", "attention+resnet", "full"]  # full: no LoRA, every weight of the U-Net
+    text_encoder: bool = False  # a LoRA on it too
     patches: bool
     min_patch: float = Field(gt=0, le=1)  # smallest side of a patch, as a share of the picture's
     whole: Share  # share of the steps that see the whole picture
     pool: int = Field(ge=1, le=100_000)  # patches encoded ahead
     min_timestep: int = Field(ge=0, le=999)
+    loss: Literal["epsilon", "v_prediction"] = "v_prediction"
+    prior: int = Field(default=0, ge=0, le=10_000)  # pictures of the class, for prior preservation
     preview_every: int = Field(ge=0, le=_MOST)  # steps; 0 for none
     checkpoint_every: int = Field(ge=1, le=_MOST)  # steps
     seed: int = Field(ge=0, le=2**63 - 1)

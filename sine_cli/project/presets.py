@@ -1,4 +1,6 @@
-"""Base models known by name: one YAML each in `templates/bases/`, with its origin and good values."""
+"""What is known by name: base models in `templates/bases/`, each with its origin and good values, and ways of
+tuning in `templates/tuning/`.
+"""
 
 import difflib
 from typing import NamedTuple
@@ -68,6 +70,28 @@ def load_preset(name: str) -> BasePreset:
         )
     text = template_path("bases", f"{name}.yaml").read_text(encoding="utf-8")
     return BasePreset.model_validate(yaml.safe_load(text))
+
+
+class TuningPreset(BaseModel):
+    """A way of tuning: the settings that it decides, the others being the project's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    title: str = Field(pattern=r"^[^\n]+$")
+    tune: dict[str, bool | int | float | str]
+
+
+def load_tuning_preset(name: str) -> TuningPreset:
+    """The way of tuning called `name`. Raises UserError, with the names there are, when there is none."""
+    names = sorted(path.stem for path in template_path("tuning").glob("*.yaml"))
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        guess = f"did you mean `--preset {close[0]}`? " if close else ""
+        raise UserError(
+            f'no way of tuning called "{printable(name)}"', f"{guess}there are: {', '.join(names)}"
+        )
+    text = template_path("tuning", f"{name}.yaml").read_text(encoding="utf-8")
+    return TuningPreset.model_validate(yaml.safe_load(text))
 
 
 def default_settings(native_size: int) -> RecommendedSettings:

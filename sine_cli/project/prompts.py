@@ -64,7 +64,7 @@ def source_prompt(class_noun: str, kind: str, token: str) -> str:
     sentence = _sentence(kind)
     if "{class}" in sentence and _kind_of_medium(class_noun):
         sentence = _sentences().medium_sentence
-    return _PLACEHOLDER.sub(lambda match: _filled(match, words), sentence)
+    return _PLACEHOLDER.sub(lambda match: _with_article(match, words[match["name"]]), sentence)
 
 
 def naming(prompt: str, class_noun: str, name: str) -> str | None:
@@ -75,8 +75,19 @@ def naming(prompt: str, class_noun: str, name: str) -> str | None:
     noun = re.compile(rf"(?:\b(?P<article>an?) )?(?<!\w){re.escape(class_noun)}(?!\w)", re.IGNORECASE)
     if noun.search(prompt) is None:
         return None
-    article = "an" if _VOWEL_SOUND.match(name) else "a"
-    return noun.sub(lambda match: f"{article} {name}" if match["article"] else name, prompt, count=1)
+    return noun.sub(lambda match: _with_article(match, name), prompt, count=1)
+
+
+def without_token(prompt: str, token: str) -> str:
+    """The prompt without the token, for models that do not know it.
+
+    "a" and "an" before it follow the next word: `without_token("a sks owl", "sks")` is "an owl".
+    """
+    named = re.compile(
+        rf"(?<!\S)(?:(?P<article>an?)\s+)?{re.escape(token)}(?:\s+(?P<next>\S+))?(?!\S)", re.IGNORECASE
+    )
+    plain = named.sub(lambda match: _with_article(match, match["next"] or ""), prompt)
+    return " ".join(plain.split())
 
 
 def with_token(prompt: str, token: str) -> str:
@@ -145,8 +156,8 @@ def _kind_of_medium(class_noun: str) -> str | None:
     return _sentences().media.get(words[-1]) if words else None
 
 
-def _filled(match: re.Match[str], words: dict[str, str]) -> str:
-    word = words[match["name"]]
-    if match["article"] is None:
+def _with_article(match: re.Match[str], word: str) -> str:
+    """The word, with the "a" or "an" that suits it where the match has one."""
+    if match["article"] is None or not word:
         return word
     return f"{'an' if _VOWEL_SOUND.match(word) else 'a'} {word}"

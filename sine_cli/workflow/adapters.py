@@ -1,4 +1,4 @@
-"""The `adapter/` folder: two safetensors files and the record of how they were made."""
+"""The `adapter/` folder: two or three safetensors files and the record of how they were made."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from safetensors.torch import load_file, save
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import Adapter, attach_adapter, load_state
-from sine_cli.models.backbone import TUNED
+from sine_cli.models.rows import TUNED
+from sine_cli.models.text import PromptReader
 from sine_cli.project.files import read_bytes, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.workflow.record import sha256
 
-LORA = "adapter.safetensors"
+UNET = "adapter.safetensors"
+TEXT = "text.safetensors"
 POSITION = "position.safetensors"
 RECORD = "record.yaml"
 LARGEST_RECORD = 1024 * 1024
@@ -30,7 +32,7 @@ class AdapterRecord(BaseModel):
 
     Attributes:
         source_sha256: of `source.png`.  frequencies: octaves of the position's Fourier features.
-        files: SHA-256 of the two safetensors files.
+        files: SHA-256 of the safetensors files.
         seconds: of tuning, interruptions left out.  peak_memory: bytes.  loss: mean over the last steps.
     """
 
@@ -52,14 +54,16 @@ class AdapterRecord(BaseModel):
 
 
 def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) -> AdapterRecord:
-    """Write the adapter. The record comes last: without one that names both files there is no adapter."""
+    """Write the adapter. The record comes last: without one that names its files there is no adapter."""
     folder = project.adapter_dir
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-    write_bytes(folder / LORA, save(adapter.lora_state()))
-    write_bytes(folder / POSITION, save(adapter.position_state()))
-    whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in (LORA, POSITION)})
+    states = {UNET: adapter.unet_state(), TEXT: adapter.text_state(), POSITION: adapter.position_state()}
+    written = [name for name, state in states.items() if state]
+    for name in written:
+        write_bytes(folder / name, save(states[name]))
+    whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in written})
     write_text(folder / RECORD, yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True))
     return whole
 
@@ -115,8 +119,10 @@ def check_record(project: Project, manifest: Manifest, record: AdapterRecord) ->
         )
 
 
-def load_adapter(project: Project, record: AdapterRecord, unet: Any, name: str = TUNED) -> Adapter:
-    """The project's adapter on the U-Net of its base, by a name that no other one there has.
+def load_adapter(
+    project: Project, record: AdapterRecord, unet: Any, text: PromptReader, name: str = TUNED
+) -> Adapter:
+    """The project's adapter on U-Net and text encoders of its base, by a name that no other one there has.
 
     Raises:
         UserError: a file is missing, is not the one recorded, does not fit, or holds NaN.
@@ -130,8 +136,10 @@ def load_adapter(project: Project, record: AdapterRecord, unet: Any, name: str =
         frequencies=record.frequencies,
         seed=0,
         name=name,
+        text=text if record.tune.text_encoder else None,
     )
-    load_state(adapter, _read(folder / LORA), _read(folder / POSITION), where=shown(folder))
+    states = {file: _read(folder / file) for file in record.files}
+    load_state(adapter, states[UNET], states.get(TEXT, {}), states[POSITION], where=shown(folder))
     return adapter
 
 
@@ -142,13 +150,13 @@ def read_lora(project: Project, record: AdapterRecord) -> dict[str, Any]:
         UserError: a file is missing or is not the one recorded.
     """
     _check_files(project, record)
-    return _read(project.adapter_dir / LORA)
+    return _read(project.adapter_dir / UNET)
 
 
 def _check_files(project: Project, record: AdapterRecord) -> None:
-    """Both files as recorded. Raises UserError."""
+    """All files as recorded. Raises UserError."""
     folder = project.adapter_dir
-    for name in (LORA, POSITION):
+    for name in (UNET, *([TEXT] if record.tune.text_encoder else []), POSITION):
         if not (folder / name).is_file():
             raise UserError(f"{shown(folder / name)} is missing", AGAIN)
         if sha256(folder / name) != record.files.get(name):

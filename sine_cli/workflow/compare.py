@@ -16,13 +16,14 @@ from torch import Tensor
 
 from sine_cli.errors import UserError
 from sine_cli.models.attention import CrossAttentionMaps
+from sine_cli.models.rows import BASE
 from sine_cli.project.files import write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
-from sine_cli.project.prompts import check_target_prompts
+from sine_cli.project.prompts import check_target_prompts, without_token
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep
 from sine_cli.scoring.scorer import Score, ScorerIdentity
-from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, plain_source, recipe_for
+from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, recipe_of
 from sine_cli.workflow.scorers import load_scorer, locate_scorer, score_files, tell_unread
@@ -52,6 +53,7 @@ class CompareRequest:
         count: pictures a method, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
         strength: of SDEdit, in [0, 1].  factor: N of ILVR, >= 1.
         scorer: a hub id or a folder; None takes the bundled one.
+        low_memory: whether only the U-Net stays on the device.
     """
 
     prompt: str
@@ -63,6 +65,7 @@ class CompareRequest:
     strength: float = STRENGTH
     factor: int | None = None
     scorer: str | None = None
+    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class ComparedPicture:
 
 @dataclass(frozen=True)
 class CompareResult:
-    """The run's folder and what it holds; `pictures` method by method, `means` of their scores."""
+    """The run's folder and what it holds; `pictures` method by method, `means` of their scores; `peak_memory`
+    is the most bytes held at once.
+    """
 
     prompt: str
     folder: Path
@@ -97,6 +102,7 @@ class CompareResult:
     scorer: ScorerIdentity
     size: Size
     seconds: float
+    peak_memory: int
 
 
 def compare(
@@ -119,7 +125,12 @@ def compare(
     sweep(project.comparisons_dir)
 
     # 2. The base, and the adapter for the methods that have it
-    studio = open_studio(project, manifest, needs_adapter=not TUNED_METHODS.isdisjoint(request.methods))
+    studio = open_studio(
+        project,
+        manifest,
+        needs_adapter=not TUNED_METHODS.isdisjoint(request.methods),
+        low_memory=request.low_memory,
+    )
     size = request.size or studio.default_size()
     z_0 = _source_latents(studio, size)
 
@@ -133,9 +144,12 @@ def compare(
     # 4. Each method's own recipe, and its prompts
     first = recipe_of(manifest, request.settings, prompt=request.prompt, size=size, seed=request.seed)
     recipes = {method: recipe_for(method, first, manifest, on_notice) for method in request.methods}
-    places = studio.base.text.places_in_common(plain_source(manifest), request.prompt)
+    plain = without_token(manifest.prompts.source, manifest.prompts.token)
+    places = studio.base.text.places_in_common(plain, request.prompt)
     stage = Stage(
-        renderer=studio.renderer([*recipes.values()], on_notice),
+        renderer=studio.renderer(
+            [*recipes.values()], on_notice, ((BASE, recipe.source_prompt) for recipe in recipes.values())
+        ),
         z_0=z_0,
         maps=CrossAttentionMaps(studio.base.unet, places),
         strength=request.strength,
@@ -174,6 +188,7 @@ def compare(
             "means": {method: asdict(score) for method, score in means(scored).items()},
             "scorer": asdict(scorer.identity),
             "seconds": seconds,
+            "peak_memory": studio.peak_memory(),
             **studio.provenance(),
         }
         run.save_image(SHEET, _sheet(source, scored, request, size), record)
@@ -193,6 +208,7 @@ def compare(
         scorer=scorer.identity,
         size=size,
         seconds=seconds,
+        peak_memory=studio.peak_memory(),
     )
 
 

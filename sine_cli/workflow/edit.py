@@ -39,6 +39,7 @@ class EditRequest:
         guides: other tuned projects, each with one weight.
         crop: the part of the picture to make, where it is not the whole.
         style: the user's own LoRA, which the base is given and the tuned model is not.
+        low_memory: whether only the U-Net stays on the device.
     """
 
     prompts: list[str]
@@ -53,6 +54,7 @@ class EditRequest:
     guides: tuple[GuideRequest, ...] = ()
     crop: Box | None = None
     style: Style | None = None
+    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class EditResult:
-    """One prompt's run: its folder, its pictures with their seeds, seconds of sampling and decoding."""
+    """One prompt's run: its folder, its pictures with their seeds, seconds of sampling and decoding, and the
+    most bytes held at once.
+    """
 
     prompt: str
     folder: Path
@@ -97,6 +101,7 @@ class EditResult:
     seeds: list[int]
     size: Size
     seconds: float
+    peak_memory: int
     scores: Scores | None = None
 
 
@@ -139,6 +144,7 @@ def edit(
         needs_adapter=uses_tuned(request.settings),
         guides=[guides],
         style=request.style,
+        low_memory=request.low_memory,
         on_notice=on_notice,
     )
 
@@ -189,6 +195,7 @@ def edit(
                 **first.as_dict(),
                 "count": request.count,
                 "seconds": seconds,
+                "peak_memory": studio.peak_memory(),
                 **provenance,
                 **(scores.as_record(names) if scores else {}),
             }
@@ -198,7 +205,9 @@ def edit(
             raise
         pictures = [folder / name for name in names]
         seeds = [first.seed + index for index in range(request.count)]
-        results.append(EditResult(first.prompt, folder, pictures, seeds, size, seconds, scores))
+        results.append(
+            EditResult(first.prompt, folder, pictures, seeds, size, seconds, studio.peak_memory(), scores)
+        )
     return results
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save
 
 from sine_cli.errors import UserError
-from sine_cli.models.adapter import merge
-from sine_cli.models.base import load_parts
+from sine_cli.models.adapter import FULL, merge
+from sine_cli.models.base import load_parts, prompt_reader
 from sine_cli.models.locate import Location, is_half, unet_config
 from sine_cli.models.lora_files import for_diffusers, for_kohya
 from sine_cli.models.parts import Parts, write_folder
@@ -37,12 +37,14 @@ class ExportResult:
     Attributes:
         path: a LoRA file; a diffusers folder where the form is `MERGED`.
         source_prompt: the words that call the picture up.
+        text_stays_behind: whether the text encoder was tuned too, and this form has no place for that.
     """
 
     path: Path
     form: str
     rank: int
     source_prompt: str
+    text_stays_behind: bool
 
 
 def export(project: Project, manifest: Manifest, form: str, out: Path | None = None) -> ExportResult:
@@ -76,16 +78,24 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
     if form == MERGED:
         _write_folder(_merged(project, record, location), path)
     else:
+        if record.tune.targets == FULL:
+            raise UserError(
+                f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
+                "write the whole base with `sine export --merge`",
+            )
         lora = read_lora(project, record)
         state = for_diffusers(lora) if form == "diffusers" else for_kohya(lora, unet_config(location.path))
         write_bytes(path, save(state, metadata={"format": "pt"}))
-    return ExportResult(path, form, record.tune.rank, record.source_prompt)
+    stays = record.tune.text_encoder and form != MERGED
+    return ExportResult(path, form, record.tune.rank, record.source_prompt, stays)
 
 
 def _merged(project: Project, record: AdapterRecord, location: Location) -> Parts:
     """Merged in float32, then of the precision that the base's own files have."""
     parts = load_parts(location.path, location.variant, torch.float32)
-    merge(load_adapter(project, record, parts.unet))
+    text = prompt_reader(parts, torch.device("cpu"))
+    adapter = load_adapter(project, record, parts.unet, text)
+    parts.unet = merge(adapter, parts.unet, [model for _, model in parts.text])
     if is_half(location):
         for model in (parts.unet, parts.autoencoder, *(model for _, model in parts.text)):
             model.half()

@@ -47,6 +47,7 @@ class GridRequest:
         base_weights: rows; one where the weights of a guide are the rows.
         scorer: what scores the cells: a hub id or a folder; None takes the bundled one.
         guides: other tuned projects; one of them may have several weights.
+        low_memory: whether only the U-Net stays on the device.
     """
 
     prompt: str
@@ -59,6 +60,7 @@ class GridRequest:
     position: bool = True
     scorer: str | None = None
     guides: tuple[GuideRequest, ...] = ()
+    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class GridResult:
         cells: row by row; `made` of them were made now, the others before.
         scores: the table of the cells' scores.
         tradeoff: the plot of them over both axes; None for a single cell.
+        peak_memory: the most bytes held at once.
     """
 
     prompt: str
@@ -102,6 +105,7 @@ class GridResult:
     scorer: ScorerIdentity
     size: Size
     seconds: float
+    peak_memory: int
 
 
 def grid(
@@ -130,6 +134,7 @@ def grid(
         manifest,
         needs_adapter=any(uses_tuned(settings) for settings, _ in cells),
         guides=[guides for _, guides in cells],
+        low_memory=request.low_memory,
     )
     size = request.size or studio.default_size()
 
@@ -164,6 +169,8 @@ def resume_grid(
     manifest: Manifest,
     on_progress: Callable[[GridProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
+    *,
+    low_memory: bool = False,
 ) -> GridResult:
     """Go on with the newest grid that was interrupted.
 
@@ -186,6 +193,7 @@ def resume_grid(
         manifest,
         needs_adapter=begun_with.adapter is not None,
         guides=[recipe.guides for recipe in recipes],
+        low_memory=low_memory,
     )
     if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
         whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
@@ -223,7 +231,11 @@ def _make(
 
         # 7. The sheet
         axes = {"switch_steps": _columns(recipes), f"{rows.field}s": rows.values}
-        scored = {"seconds": seconds, "scorer": asdict(scorer.identity)}
+        scored = {
+            "seconds": seconds,
+            "peak_memory": studio.peak_memory(),
+            "scorer": asdict(scorer.identity),
+        }
         record = {"command": "grid", **_shared(recipes, rows), **axes, **scored, **studio.provenance()}
         run.save_image("grid.png", _sheet(studio, run, recipes), record)
     except KeyboardInterrupt:
@@ -252,6 +264,7 @@ def _make(
         scorer=scorer.identity,
         size=first.size,
         seconds=seconds,
+        peak_memory=studio.peak_memory(),
     )
 
 

@@ -14,8 +14,9 @@ from sine_cli.method.prompt_to_prompt import PromptToPrompt
 from sine_cli.method.sampling import DDIM, SOLVERS, sample
 from sine_cli.method.sdedit import sdedit
 from sine_cli.models.attention import CrossAttentionMaps
+from sine_cli.models.rows import BASE
 from sine_cli.project.manifest import Manifest
-from sine_cli.project.prompts import naming
+from sine_cli.project.prompts import naming, without_token
 from sine_cli.workflow.render import Recipe, Renderer
 from sine_cli.workflow.word import WORD
 
@@ -29,7 +30,8 @@ class Stage:
 
     Args:
         z_0: latents of the source at the size of the pictures, (1, C, h, w).
-        maps: of the U-Net's cross-attention, for the words that `plain_source` and prompt have in common.
+        maps: of the U-Net's cross-attention, for the words that prompt and source prompt have in common, its
+            token left out.
         strength: of SDEdit.  factor: N of ILVR.
     """
 
@@ -70,9 +72,9 @@ def _sine(stage: Stage, recipe: Recipe, on_step: Stepped) -> Tensor:
 
 
 def _dreambooth(stage: Stage, recipe: Recipe, on_step: Stepped) -> Tensor:
-    (own,) = stage.renderer.guided(recipe).guides
-    null, target = stage.branches(recipe)
-    model = dreambooth(stage.renderer.backbone, recipe.guidance_scale, null, target, own)
+    guided = stage.renderer.guided(recipe)
+    (own,) = guided.guides
+    model = dreambooth(stage.renderer.backbone, recipe.guidance_scale, guided.null, own)
     return _sampled(stage, model, recipe, on_step)
 
 
@@ -98,7 +100,7 @@ def _ilvr(stage: Stage, recipe: Recipe, on_step: Stepped) -> Tensor:
 def _prompt_to_prompt(stage: Stage, recipe: Recipe, on_step: Stepped) -> Tensor:
     schedule, backbone = stage.renderer.base.schedule, stage.renderer.backbone
     null, target = stage.branches(recipe)
-    source = Branch(stage.renderer.embeddings[recipe.source_prompt])
+    source = Branch(stage.renderer.embeddings[BASE, recipe.source_prompt])
     unguided = GuidedModel(backbone, Guidance(1.0), null, source)
     x_T = invert(unguided, stage.z_0, schedule, recipe.steps)
     model = PromptToPrompt(backbone, stage.maps, recipe.guidance_scale, MAPS_UNTIL, null, source, target)
@@ -142,7 +144,7 @@ def recipe_for(method: str, recipe: Recipe, manifest: Manifest, on_notice: Calla
     """The recipe as the method takes it: with its own words for the picture, and its own solver."""
     prompts = manifest.prompts
     if method == "prompt-to-prompt":
-        return replace(recipe, source_prompt=plain_source(manifest), solver="ddim")
+        return replace(recipe, source_prompt=without_token(prompts.source, prompts.token), solver="ddim")
     names = {"dreambooth": f"{prompts.token} {prompts.class_noun}", "textual-inversion": WORD}
     if method not in names:
         return recipe
@@ -151,10 +153,7 @@ def recipe_for(method: str, recipe: Recipe, manifest: Manifest, on_notice: Calla
         on_notice(
             f'"{recipe.prompt}" has no "{prompts.class_noun}" in it: {method} does not know the picture by it'
         )
-    return replace(recipe, prompt=named or recipe.prompt)
-
-
-def plain_source(manifest: Manifest) -> str:
-    """The source prompt without the token, for methods whose model does not know it."""
-    token = manifest.prompts.token
-    return " ".join(word for word in manifest.prompts.source.split() if word != token)
+    named = named or recipe.prompt
+    if method == "dreambooth":  # its one model reads the target prompt, as a tuned model does
+        return replace(recipe, prompt=named, source_prompt=named)
+    return replace(recipe, prompt=named)

@@ -1,6 +1,6 @@
 """A project opened for sampling: what `edit` and `grid` both need before the first step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 from PIL import Image
 
 from sine_cli.errors import UserError
-from sine_cli.models.adapter import positions
-from sine_cli.models.backbone import BASE, UNetBackbone
+from sine_cli.models.adapter import tuned_models
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
-from sine_cli.models.device import best_device, best_dtype
+from sine_cli.models.device import best_device, best_dtype, peak_memory
 from sine_cli.models.locate import Location
 from sine_cli.models.lora_files import STYLE, attach_style
+from sine_cli.models.rows import BASE
 from sine_cli.project.files import shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
@@ -22,7 +23,7 @@ from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.guides import FoundGuide, GuideRecipe, guides_in_use
 from sine_cli.workflow.record import versions
-from sine_cli.workflow.render import Recipe, Renderer, embed, guide_name
+from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, guide_name
 from sine_cli.workflow.size import WHOLE, Box, Size, default_size
 from sine_cli.workflow.style import Style
 
@@ -57,13 +58,18 @@ class Studio:
         """The project's picture, RGB."""
         return read_picture(self.project.source(self.manifest)).image
 
-    def renderer(self, recipes: list[Recipe], on_notice: Callable[[str], None]) -> Renderer:
-        """Ready for these recipes: their texts are encoded, and the text encoder leaves memory.
+    def renderer(
+        self,
+        recipes: list[Recipe],
+        on_notice: Callable[[str], None],
+        others: Iterable[Reading] = (),
+    ) -> Renderer:
+        """Ready for these recipes, and other readings: all is encoded, and the text encoder leaves memory.
 
         `on_notice` is told the words that the base does not read, and of sizes beyond it.
         """
-        texts = list(dict.fromkeys(text for recipe in recipes for text in recipe.texts))
-        for text in texts:
+        readings = [*(reading for recipe in recipes for reading in recipe.readings), *others]
+        for text in dict.fromkeys(text for _, text in readings):
             unread = self.base.text.cut(text)
             if unread:
                 on_notice(f'"{text[:40]}..." is longer than this base reads; unread: "{unread}"')
@@ -74,7 +80,7 @@ class Studio:
                     f"{size} is more than twice the {native}x{native} of `{self.manifest.base}`: "
                     "the layout will hold, fine things will not"
                 )
-        embeddings = embed(self.base, texts)
+        embeddings = embed(self.base, readings)
         self.base.text.release()
         return Renderer(self.base, self.backbone, embeddings)
 
@@ -85,6 +91,10 @@ class Studio:
     def guide_adapters(self) -> list[dict[str, str] | None]:
         """The same of each guide's adapter."""
         return [guide.files if guide else None for guide in self.guides]
+
+    def peak_memory(self) -> int:
+        """The most bytes held at once so far."""
+        return peak_memory(self.base.device)
 
     def provenance(self) -> dict[str, Any]:
         """What a picture was made with, besides its recipe."""
@@ -108,6 +118,7 @@ def open_studio(
     needs_adapter: bool,
     guides: Sequence[tuple[GuideRecipe, ...]] = ((),),
     style: Style | None = None,
+    low_memory: bool = False,
     on_notice: Callable[[str], None] = lambda _: None,
 ) -> Studio:
     """Load base and adapters.
@@ -117,6 +128,7 @@ def open_studio(
             tuned.
         guides: those of each picture; what holds for the adapter holds for theirs.
         style: the user's own LoRA, for the base side; `on_notice` is told what of it is left out.
+        low_memory: as `load_base` has it.
 
     Raises:
         UserError, SineError: the base cannot be had; not tuned; an adapter is damaged or of another base;
@@ -130,19 +142,21 @@ def open_studio(
     others = guides_in_use(project, guides)
     records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()
-    base = load_base(location.path, location.variant, device, best_dtype(device))
+    base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)
     if style:
         left_out = attach_style(base.unet, style.file, style.scale)
         if left_out:
             on_notice(f"of {shown(style.file)} the U-Net's layers are used; left out: {', '.join(left_out)}")
-    adapters = [load_adapter(project, record, base.unet)] if record else []
+    adapters = [load_adapter(project, record, base.unet, base.text)] if record else []
     for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
         if guide and its_record:
             with _mended_there(guide.project):
-                adapters.append(load_adapter(guide.project, its_record, base.unet, guide_name(place)))
+                adapters.append(
+                    load_adapter(guide.project, its_record, base.unet, base.text, guide_name(place))
+                )
     backbone = UNetBackbone(
         base.unet,
-        positions(*adapters),
+        tuned_models(*adapters),
         factor=base.autoencoder.factor,
         base_rows=STYLE if style else BASE,
     )

@@ -1,6 +1,6 @@
 """One picture from one recipe: noise, guided sampling, decoding, cropping. For edits, cells and previews."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sine_cli.method.guidance import Branch, Guidance, Guide, GuidedModel
 from sine_cli.method.sampling import SOLVERS, draw_noise, sample
-from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.rows import BASE, TUNED
 from sine_cli.models.text import Conditioning
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.workflow.guides import GuideRecipe, has_weight, source_prompt_of
@@ -20,6 +21,9 @@ from sine_cli.workflow.size import WHOLE, Box, Size, sampled_size
 
 NULL = ""
 """The prompt of the unconditional branch where there is no negative one."""
+
+Reading = tuple[str, str]
+"""The name of a model, and a prompt that it reads."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,14 @@ class Recipe:
     crop: Box | None = None
 
     @property
-    def texts(self) -> tuple[str, ...]:
+    def readings(self) -> tuple[Reading, ...]:
         """The prompts of the null, base and tuned branches, and of each guide's."""
-        return self.negative or NULL, self.prompt, self.source_prompt, *(g.source_prompt for g in self.guides)
+        return (
+            (BASE, self.negative or NULL),
+            (BASE, self.prompt),
+            (TUNED, self.source_prompt),
+            *((guide_name(place), guide.source_prompt) for place, guide in enumerate(self.guides)),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for records."""
@@ -106,12 +115,12 @@ class Renderer:
     """A base, perhaps with an adapter, ready to make pictures.
 
     Args:
-        embeddings: what the base reads of every text that a recipe will name.
+        embeddings: of every reading of the recipes to come.
     """
 
     base: Base
     backbone: UNetBackbone
-    embeddings: dict[str, Conditioning]
+    embeddings: dict[Reading, Conditioning]
 
     def picture(self, recipe: Recipe, on_step: Callable[[int], None] = lambda _: None) -> Image.Image:
         """The picture of a recipe, RGB, of exactly its size.
@@ -150,10 +159,10 @@ class Renderer:
 
     def guided(self, recipe: Recipe) -> GuidedModel:
         """The model of the recipe, (x_t, t) -> eps~."""
-        null, target, *sources = (self.embeddings[text] for text in recipe.texts)
+        null, target, *sources = (self.embeddings[reading] for reading in recipe.readings)
         own = Guide(1 - recipe.base_weight, recipe.switch_step)
         others = (Guide(guide.weight, guide.switch_step) for guide in recipe.guides)
-        names = [TUNED, *(guide_name(place) for place in range(len(recipe.guides)))]
+        names = [name for name, _ in recipe.readings[2:]]
         box = self._box(recipe) if recipe.position else None
         return GuidedModel(
             backbone=self.backbone,
@@ -172,7 +181,12 @@ class Renderer:
         return torch.tensor([h1, w1, h1 + height, w1 + width], device=self.base.device)
 
 
-def embed(base: Base, texts: list[str]) -> dict[str, Conditioning]:
-    """What the base reads of each text."""
-    distinct = sorted(set(texts))
-    return dict(zip(distinct, base.text.encode(distinct), strict=True))
+def embed(base: Base, readings: Iterable[Reading]) -> dict[Reading, Conditioning]:
+    """What each model reads of its prompts."""
+    distinct = sorted(set(readings))
+    embeddings: dict[Reading, Conditioning] = {}
+    for model in dict.fromkeys(model for model, _ in distinct):
+        own = [reading for reading in distinct if reading[0] == model]
+        encoded = base.text.encode([text for _, text in own], model)
+        embeddings.update(zip(own, (each.to(base.device) for each in encoded), strict=True))
+    return embeddings

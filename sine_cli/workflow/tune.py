@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain, islice
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -16,10 +17,12 @@ from sine_cli.errors import Interrupted, SineError
 from sine_cli.method.patches import cut, draw_boxes
 from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.method.tuning import Examples, Tuning, TuningPlan
-from sine_cli.models.adapter import attach_adapter, positions
+from sine_cli.models.adapter import Adapter, attach_adapter, tuned_models
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype, peak_memory
+from sine_cli.models.rows import TUNED
+from sine_cli.models.text import Conditioning
 from sine_cli.project.files import make_folder, remove, shown, storage_errors, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
@@ -28,8 +31,9 @@ from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.plots import loss_plot
+from sine_cli.workflow.prior import class_pictures, class_prompt
 from sine_cli.workflow.record import sha256, versions
-from sine_cli.workflow.render import NULL, Recipe, Renderer, embed, recipe_of
+from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size, default_size
 
 ENCODED_AT_ONCE = 16 * 128**2
@@ -41,8 +45,9 @@ LOSS_WINDOW = 50
 
 @dataclass(frozen=True)
 class TuneProgress:
-    """Where a tuning is: encoding patches while `loss` is None, then tuning; `loss` is a running mean."""
+    """Where a tuning is: `done` of `total` of what it does; `loss` is a running mean, once it tunes."""
 
+    what: Literal["pictures of the class", "encoding patches", "tuning"]
     done: int
     total: int
     loss: float | None = None
@@ -72,10 +77,13 @@ def tune(
     on_progress: Callable[[TuneProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    low_memory: bool = False,
 ) -> TuneResult:
     """Tune the project's adapter, going on from its checkpoint where one fits.
 
     Args:
+        low_memory: whether only the U-Net stays on the device, and activations are computed twice.
         should_stop: asked between two steps, so that no step is left half done.
 
     Raises:
@@ -103,55 +111,73 @@ def tune(
     if record and all(record.model_dump()[key] == value for key, value in identity.items()):
         return TuneResult(record, 0, already_there=True)
 
-    # 2. The base with a fresh adapter
-    base = load_base(location.path, location.variant, device, best_dtype(device))
+    # 2. The base; pictures of the class, which it makes while nothing is tuned yet
+    base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)
+    prior = None
+    if settings.prior:
+        prior = class_pictures(
+            project,
+            manifest,
+            base,
+            location.revision,
+            settings.prior,
+            lambda *done: on_progress(TuneProgress("pictures of the class", *done)),
+            should_stop,
+        )
+
+    # 3. A fresh adapter
     adapter = attach_adapter(
-        base.unet, rank=settings.rank, targets=settings.targets, frequencies=FREQUENCIES, seed=settings.seed
+        base.unet,
+        rank=settings.rank,
+        targets=settings.targets,
+        frequencies=FREQUENCIES,
+        seed=settings.seed,
+        text=base.text if settings.text_encoder else None,
     )
-    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
-    backbone.prepare_tuning()
+    backbone = UNetBackbone(base.unet, tuned_models(adapter), factor=base.autoencoder.factor)
+    backbone.prepare_tuning(low_memory=low_memory)
 
-    # 3. The source prompt, then the text encoder leaves memory
-    embeddings = embed(base, [manifest.prompts.source, NULL])
-    base.text.release()
+    # 4. The prompts; then the text encoder leaves memory, unless it learns too
+    preview = _preview_recipe(manifest, size := _whole_size(base, picture))
+    words = _Words(base, adapter, [(TUNED, class_prompt(manifest)), *preview.readings])
 
-    # 4. Patches and the whole picture, encoded ahead
-    size = _whole_size(base, picture)
-    examples = _encode(base, picture, size, settings, on_progress, should_stop)
+    # 5. Patches and the whole picture, encoded ahead
+    examples = _encode(base, picture, size, settings, prior, on_progress, should_stop)
 
-    # 5. The tuning, from its checkpoint where one fits
-    source = embeddings[manifest.prompts.source]
+    # 6. The tuning, from its checkpoint where one fits
+    def predict(x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
+        prompt = class_prompt(manifest) if boxes is None else manifest.prompts.source
+        return backbone.tuned(x_t, t, words.tuned(prompt), boxes)
+
     tuning = Tuning(
         plan=plan_of(settings),
         schedule=base.schedule,
         examples=examples,
-        predict=lambda x_t, t, boxes: backbone.tuned(x_t, t, source, boxes),
-        lora=adapter.lora_parameters(),
+        predict=predict,
+        weights=[*adapter.unet_parameters(), *adapter.text_parameters()],
         position=adapter.position_parameters(),
     )
     log = _Log(project, identity, started, on_notice)
     log.restore(tuning)
     resumed_at = tuning.taken
 
-    # 6. Step by step
-    preview = _preview_recipe(manifest, size)
-    renderer = Renderer(base, backbone, embeddings)
+    # 7. Step by step
     while not tuning.done:
         log.add(tuning.step())
-        on_progress(TuneProgress(tuning.taken, settings.steps, log.recent_loss()))
+        on_progress(TuneProgress("tuning", tuning.taken, settings.steps, log.recent_loss()))
         stop = should_stop()
         if not tuning.done and (stop or tuning.taken % settings.checkpoint_every == 0):
             log.checkpoint(tuning)
         if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
             save_picture(
                 project.tuning_dir / "previews" / f"step-{tuning.taken:06d}.png",
-                renderer.picture(preview),
+                Renderer(base, backbone, words.embeddings()).picture(preview),
                 {**preview.as_dict(), **identity, "step": tuning.taken},
             )
         if stop and not tuning.done:
             raise TuneInterrupted(tuning.taken)
 
-    # 7. The adapter, then the checkpoint goes
+    # 8. The adapter, then the checkpoint goes
     record = write_adapter(
         project,
         adapter,
@@ -171,23 +197,25 @@ def _encode(
     picture: Image.Image,
     size: Size,
     settings: TuneSettings,
+    prior: list[Image.Image] | None,
     on_progress: Callable[[TuneProgress], None],
     should_stop: Callable[[], bool],
 ) -> Examples:
     native = base.native_latent_size * base.autoencoder.factor
     count = settings.pool if settings.patches else 0
     boxes = draw_boxes(count, settings.min_patch, torch.Generator().manual_seed(settings.seed))
-    encoded: list[Tensor] = []
+    patches = (cut(picture, box, native, native) for box in boxes)
+    squares = chain(patches, prior or [])
+    total, encoded = count + len(prior or []), list[Tensor]()
     at_once = max(1, ENCODED_AT_ONCE // native**2)
-    for start in range(0, count, at_once):
+    for start in range(0, total, at_once):
         if should_stop():
             raise KeyboardInterrupt
-        patches = [cut(picture, box, native, native) for box in boxes[start : start + at_once]]
-        encoded.append(base.autoencoder.encode(patches))
-        on_progress(TuneProgress(start + len(patches), count))
+        encoded.append(base.autoencoder.encode(list(islice(squares, at_once))))
+        on_progress(TuneProgress("encoding patches", min(start + at_once, total), total))
     whole = base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)])
-    patches = torch.cat(encoded) if encoded else whole.new_zeros(0, *whole.shape[1:])
-    return Examples(patches, boxes.to(base.device), whole)
+    latents = torch.cat(encoded) if encoded else whole.new_zeros(0, *whole.shape[1:])
+    return Examples(latents[:count], boxes.to(base.device), whole, latents[count:] if prior else None)
 
 
 def plan_of(settings: TuneSettings) -> TuningPlan:
@@ -200,7 +228,29 @@ def plan_of(settings: TuneSettings) -> TuningPlan:
         whole=settings.whole,
         min_timestep=settings.min_timestep,
         seed=settings.seed,
+        loss=settings.loss,
     )
+
+
+class _Words:
+    """The prompts as base and tuned model read them; read anew where the text encoder learns."""
+
+    def __init__(self, base: Base, adapter: Adapter, readings: Iterable[Reading]) -> None:
+        self.base, self.readings = base, list(readings)
+        self.learns = bool(adapter.text)
+        self.read = embed(base, self.readings)
+        if not self.learns:
+            base.text.release()
+
+    def tuned(self, prompt: str) -> Conditioning:
+        """A prompt as the tuned model reads it, with gradients where it learns to."""
+        if not self.learns:
+            return self.read[TUNED, prompt]
+        return self.base.text.encode_for_learning([prompt], TUNED)[0].to(self.base.device)
+
+    def embeddings(self) -> dict[Reading, Conditioning]:
+        """All of them as of now."""
+        return embed(self.base, self.readings) if self.learns else self.read
 
 
 def _preview_recipe(manifest: Manifest, size: Size) -> Recipe:

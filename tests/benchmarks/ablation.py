@@ -2,19 +2,24 @@
 
     python -m tests.benchmarks.ablation [--work DIR] [VARIANT ...]
 
-Each variant changes the defaults in one respect. For each, over three pictures: the mean absolute pixel
-distance to the source of the tuned model alone (four seeds), the same at 1.5 times the native size with
-position, and the seconds of tuning. Projects are kept in DIR; an interrupted run goes on.
+Each variant changes the defaults in one respect, but for the paper's two ways of tuning. For each, over three
+pictures: the mean absolute pixel distance to the source of the tuned model alone (four seeds), the same at 1.5
+times the native size with position; alignment and distance of edits to a pencil sketch (default K and v), by the
+bundled scorer; and the seconds of tuning. Projects are kept in DIR; an interrupted run goes on.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from sine_cli.project.manifest import load_manifest, write_manifest
+from sine_cli.project.presets import load_tuning_preset
+from sine_cli.scoring.scorer import Score
+from sine_cli.workflow.scorers import open_scorer
 from sine_cli.workflow.tune import tune
-from tests.benchmarks.fidelity import PICTURES, Bench, project_of, show
+from tests.benchmarks.fidelity import PICTURES, SEEDS, Bench, project_of, show
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -29,7 +34,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "t from 200": {"min_timestep": 200},
     "half the steps": {"steps": 150},
     "twice the steps": {"steps": 600},
+    "loss of epsilon": {"loss": "epsilon"},
+    "text encoder too": {"text_encoder": True},
+    "prior, 50 pictures": {"prior": 50},
+    "paper-plain": load_tuning_preset("paper-plain").tune,
+    "paper-patches": load_tuning_preset("paper-patches").tune,
 }
+
+
+def edited(bench: Bench) -> list[Score]:
+    """Of edits with default K and v, a seed each."""
+    scorer = open_scorer("mini")
+    recipe = bench.recipe(bench.target)
+    pictures = [bench.renderer.picture(replace(recipe, seed=seed)) for seed in SEEDS]
+    return scorer.score(pictures, bench.target, bench.source)
 
 
 def main() -> None:
@@ -37,11 +55,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-ablation"))
     parser.add_argument("variants", nargs="*", default=list(VARIANTS), metavar="VARIANT")
     given = parser.parse_args()
-    show(["variant", *(f"{noun}, x1.5" for _, noun in PICTURES), "mean, x1.5", "seconds"], ["---"] * 6)
+    headings = ["mean, x1.5", "edits: alignment, distance", "seconds"]
+    show(["variant", *(f"{noun}, x1.5" for _, noun in PICTURES), *headings], ["---"] * 7)
     for name in given.variants:
         folder = given.work / name.replace(" ", "-").replace("/", "by")
         folder.mkdir(parents=True, exist_ok=True)
         figures: list[tuple[float, float]] = []
+        scores: list[Score] = []
         seconds: list[float] = []
         for picture, noun in PICTURES:
             project = project_of(picture, noun, folder)
@@ -51,8 +71,11 @@ def main() -> None:
             seconds.append(tune(project, manifest, settings).record.seconds)
             bench = Bench(project)
             figures.append((bench.distances(bench.alone()), bench.enlarged(position=True)))
+            scores += edited(bench)
         means = (mean(native for native, _ in figures), mean(large for _, large in figures))
-        show([name, *(f"{a:.3f}, {b:.3f}" for a, b in [*figures, means]), f"{mean(seconds):.0f}"])
+        edits = (mean(s.alignment for s in scores), mean(s.distance or 0.0 for s in scores))
+        pairs = [*figures, means, edits]
+        show([name, *(f"{a:.3f}, {b:.3f}" for a, b in pairs), f"{mean(seconds):.0f}"])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import load_base
 from sine_cli.models.device import best_device, best_dtype
 from sine_cli.models.locate import in_folder, in_package
+from sine_cli.models.rows import BASE, TUNED
 from sine_cli.project.presets import load_preset
 from sine_cli.scoring.clip import Clip
 from sine_cli.workflow.render import Recipe, Renderer, embed
@@ -42,7 +43,9 @@ def generated(prompts: list[str]) -> list[Image.Image]:
     device = best_device()
     base = load_base(location.path, None, device, best_dtype(device))
     backbone = UNetBackbone(base.unet, factor=base.autoencoder.factor)
-    renderer = Renderer(base, backbone, embed(base, ["", *prompts]))
+    renderer = Renderer(
+        base, backbone, embed(base, [(name, text) for name in (BASE, TUNED) for text in ["", *prompts]])
+    )
     settings = load_preset("mini").edit.model_copy(update={"switch_step": 1000, "base_weight": 1.0})
     recipes = (
         Recipe(

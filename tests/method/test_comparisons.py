@@ -184,17 +184,16 @@ OWN = Branch(torch.full((3, 2), 2.0), torch.tensor([0.0, 0.0, 1.0, 1.0]), tuned=
 
 def test_dreambooth_is_classifier_free_guidance_by_the_tuned_model() -> None:
     x_t, w, t = latents(0), 7.5, 600
-    tuned = [Branch(each.prompt, OWN.box, "tuned") for each in (NULL, TARGET)]
-    eps, eps_c = backbone(x_t, t, tuned)
+    null, target = (Branch(each.prompt, OWN.box, "tuned") for each in (NULL, TARGET))
+    eps, eps_c = backbone(x_t, t, [null, target])
     expected = w * eps_c + (1 - w) * eps
-    torch.testing.assert_close(dreambooth(backbone, w, NULL, TARGET, OWN)(x_t, t), expected)
+    torch.testing.assert_close(dreambooth(backbone, w, NULL, target)(x_t, t), expected)
 
 
 def test_without_guidance_dreambooth_with_the_source_prompt_is_sine_at_v_0_and_K_0() -> None:
     x_t = latents(0)
     alone = GuidedModel(backbone, Guidance(1.0, (Guide(1.0, 0),)), NULL, TARGET, (OWN,))
-    source = Branch(OWN.prompt)
-    assert torch.equal(dreambooth(backbone, 1.0, NULL, source, OWN)(x_t, 600), alone(x_t, 600))
+    assert torch.equal(dreambooth(backbone, 1.0, NULL, OWN)(x_t, 600), alone(x_t, 600))
 
 
 # ---------------------------------------------------------------------------------------- Textual Inversion

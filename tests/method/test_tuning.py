@@ -31,11 +31,16 @@ class Toy:
         generator = torch.Generator().manual_seed(9)
         self.lora = nn.Parameter(torch.randn(2, 2, generator=generator))
         self.position = nn.Parameter(torch.zeros(4, 2))
-        self.shown: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.shown: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
-    def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
         self.shown.append((x_t, t, boxes))
-        return torch.einsum("bchw,cd->bdhw", x_t, self.lora) + (boxes @ self.position)[:, :, None, None]
+        told = torch.einsum("bchw,cd->bdhw", x_t, self.lora)
+        return told if boxes is None else told + (boxes @ self.position)[:, :, None, None]
+
+    def places(self) -> list[Tensor]:
+        """The boxes that it was shown."""
+        return [boxes for _, _, boxes in self.shown if boxes is not None]
 
 
 def tuning(
@@ -95,8 +100,34 @@ def test_the_loss_of_epsilon_is_the_squared_error_of_v() -> None:
     a = ALPHA_BAR[t].view(-1, 1, 1, 1)
     z_t = in_eps.schedule.add_noise(z_0, eps, t)
     guess_of_v = (guess - (1 - a).sqrt() * z_t) / a.sqrt()
-    expected = in_v._loss(guess_of_v, in_v.schedule.target(z_0, eps, t), t)
-    torch.testing.assert_close(in_eps._loss(guess, in_eps.schedule.target(z_0, eps, t), t), expected)
+    expected = in_v._error(guess_of_v, in_v.schedule.target(z_0, eps, t), t)
+    torch.testing.assert_close(in_eps._error(guess, in_eps.schedule.target(z_0, eps, t), t), expected)
+
+
+def test_the_loss_of_epsilon_is_the_same_for_models_of_epsilon_and_of_v() -> None:
+    t, plan = torch.tensor([3, 500, 990]), replace(PLAN, loss="epsilon")
+    generator = torch.Generator().manual_seed(2)
+    z_0, eps, guess = torch.randn(3, 3, 2, 4, 4, generator=generator)
+    in_eps, in_v = tuning(Toy(), plan), tuning(Toy(), plan, prediction="v_prediction")
+    a = ALPHA_BAR[t].view(-1, 1, 1, 1)
+    guess_of_v = (guess - (1 - a).sqrt() * in_eps.schedule.add_noise(z_0, eps, t)) / a.sqrt()
+    expected = (guess - eps).square().mean()
+    torch.testing.assert_close(in_eps._error(guess, eps, t), expected)
+    torch.testing.assert_close(in_v._error(guess_of_v, in_v.schedule.target(z_0, eps, t), t), expected)
+
+
+def test_pictures_of_the_class_are_learned_beside_the_picture_and_without_a_place() -> None:
+    prior = 5 + torch.zeros(3, 2, 4, 4)
+    toy = Toy()
+    under_way = tuning(toy, learned_from=replace(examples(), prior=prior))
+    under_way.schedule = NoiseSchedule(torch.full((1000,), 1 - 1e-9))  # nearly no noise: z_t is the picture
+    for _ in range(6):
+        under_way.step()
+    own, of_class = toy.shown[::2], toy.shown[1::2]
+    assert all(boxes is not None for _, _, boxes in own)
+    for x_t, _, boxes in of_class:
+        assert boxes is None
+        torch.testing.assert_close(x_t, prior[:1].expand(4, -1, -1, -1), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize(("whole", "learned_from"), [(1.0, examples()), (0.0, examples(patches=0))])
@@ -107,8 +138,8 @@ def test_steps_on_the_whole_picture_see_its_latents_with_the_whole_box(
     under_way = tuning(toy, replace(PLAN, whole=whole), learned_from=learned_from)
     for _ in range(5):
         under_way.step()
-    for x_t, _, boxes in toy.shown:
-        assert x_t.shape == (4, 2, 3, 6)
+    assert {x_t.shape for x_t, _, _ in toy.shown} == {(4, 2, 3, 6)}
+    for boxes in toy.places():
         assert torch.equal(boxes, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(4, 4))
 
 
@@ -123,7 +154,7 @@ def test_steps_on_patches_see_each_patch_with_its_own_box() -> None:
         for box, patch in zip(learned_from.boxes, learned_from.patches, strict=True)
     }
     seen: set[tuple[float, ...]] = set()
-    for x_t, _, boxes in toy.shown:
+    for (x_t, _, _), boxes in zip(toy.shown, toy.places(), strict=True):
         for row, box in zip(x_t, boxes, strict=True):
             seen.add(tuple(box.tolist()))
             torch.testing.assert_close(row, pairs[tuple(box.tolist())], rtol=0, atol=1e-2)

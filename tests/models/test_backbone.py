@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.models.adapter import Adapter, attach_adapter, positions
-from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.adapter import Adapter, attach_adapter, tuned_models
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
+from sine_cli.models.rows import TUNED
 from sine_cli.models.text import Conditioning
 
 T = 500
@@ -39,13 +40,13 @@ def attach(
         base.unet, rank=seed, targets=targets, frequencies=FREQUENCIES, seed=0, name=name
     )
     generator = torch.Generator().manual_seed(seed)
-    for parameter in [*adapter.lora_parameters(), *adapter.position_parameters()] if filled else []:
+    for parameter in [*adapter.unet_parameters(), *adapter.position_parameters()] if filled else []:
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     return adapter
 
 
 def on(base: Base, *adapters: Adapter) -> UNetBackbone:
-    return UNetBackbone(base.unet, positions(*adapters), factor=base.autoencoder.factor)
+    return UNetBackbone(base.unet, tuned_models(*adapters), factor=base.autoencoder.factor)
 
 
 def predict(backbone: UNetBackbone, *branches: Branch, x_t: Tensor | None = None) -> list[Tensor]:
@@ -165,7 +166,7 @@ def test_gradients_reach_the_adapter_and_nothing_of_the_base(base: Base) -> None
     adapter = attach(base, filled=True)
     backbone = on(base, adapter)
     backbone.tuned(noise(), torch.tensor([T, 3]), SOURCE, BOX.expand(2, 4)).square().mean().backward()
-    trained = [*adapter.lora_parameters(), *adapter.position_parameters()]
+    trained = [*adapter.unet_parameters(), *adapter.position_parameters()]
     assert all(p.grad is not None and torch.count_nonzero(p.grad) > 0 for p in trained)
     ids = {id(p) for p in trained}
     assert all(p.grad is None for p in base.unet.parameters() if id(p) not in ids)

@@ -15,11 +15,12 @@ from torch import Tensor
 from sine_cli.errors import UserError
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.models.adapter import Adapter, attach_adapter, merge, positions
-from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.adapter import Adapter, attach_adapter, merge, tuned_models
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_parts
 from sine_cli.models.lora_files import STYLE, State, attach_style, for_diffusers, for_kohya
 from sine_cli.models.parts import write_folder
+from sine_cli.models.rows import TUNED
 from tests.original import original_state
 from tests.pipelines import T, noise, open_pipeline, pipeline_prediction
 from tests.tiny import FAMILIES, Family
@@ -32,7 +33,7 @@ def filled_adapter(unet: object, *, rank: int = 4, targets: str = "attention+res
     """As if tuned long and hard."""
     adapter = attach_adapter(unet, rank=rank, targets=targets, frequencies=FREQUENCIES, seed=0)
     generator = torch.Generator().manual_seed(1)
-    for parameter in [*adapter.lora_parameters(), *adapter.position_parameters()]:
+    for parameter in [*adapter.unet_parameters(), *adapter.position_parameters()]:
         parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
     return adapter
 
@@ -40,7 +41,7 @@ def filled_adapter(unet: object, *, rank: int = 4, targets: str = "attention+res
 def rows(base: Base, adapter: Adapter | None = None, **how: str) -> tuple[Tensor, Tensor]:
     """The base's prediction and, without position, the tuned model's."""
     adapters = [adapter] if adapter else []
-    backbone = UNetBackbone(base.unet, positions(*adapters), factor=base.autoencoder.factor, **how)
+    backbone = UNetBackbone(base.unet, tuned_models(*adapters), factor=base.autoencoder.factor, **how)
     (prompt,) = base.text.encode([PROMPT])
     base_row, tuned_row = backbone(noise(), T, [Branch(prompt), Branch(prompt, None, tuned=TUNED)])
     return base_row, tuned_row
@@ -53,7 +54,7 @@ def saved(tmp_path: Path, state: State) -> Path:
 
 
 def lora_of(base: Base, form: str) -> State:
-    lora = filled_adapter(base.unet).lora_state()
+    lora = filled_adapter(base.unet).unet_state()
     return for_diffusers(lora) if form == "diffusers" else for_kohya(lora, base.unet.config)
 
 
@@ -65,7 +66,7 @@ def test_in_a_diffusers_pipeline_the_lora_is_the_tuned_model(
     base = load(families[family])
     adapter = filled_adapter(base.unet)
     untuned, tuned = rows(base, adapter)
-    lora = adapter.lora_state()
+    lora = adapter.unet_state()
     file = saved(tmp_path, for_diffusers(lora) if form == "diffusers" else for_kohya(lora, base.unet.config))
     pipeline = open_pipeline(families[family])
     torch.testing.assert_close(pipeline_prediction(pipeline, PROMPT), untuned, rtol=0, atol=1e-4)
@@ -81,7 +82,7 @@ def test_a_merged_folder_is_the_tuned_model(
     base = load(families[family])
     _, tuned = rows(base, filled_adapter(base.unet))
     parts = load_parts(families[family], None, torch.float32)
-    merge(filled_adapter(parts.unet))
+    merge(filled_adapter(parts.unet), parts.unet, [])
     write_folder(parts, tmp_path / "merged")
     prediction = pipeline_prediction(open_pipeline(tmp_path / "merged"), PROMPT)
     torch.testing.assert_close(prediction, tuned, rtol=0, atol=1e-4)
@@ -94,8 +95,8 @@ def test_by_comfyui_s_rule_the_kohya_file_makes_sdxl_the_merged_model(
 ) -> None:
     parts = load_parts(families["sdxl"], None, torch.float32)
     adapter = filled_adapter(parts.unet)
-    lora = for_kohya(adapter.lora_state(), parts.unet.config)
-    merge(adapter)
+    lora = for_kohya(adapter.unet_state(), parts.unet.config)
+    merge(adapter, parts.unet, [])
     write_folder(parts, tmp_path / "merged")
     weights, merged = original_state(families["sdxl"]), original_state(tmp_path / "merged")
     names = {
@@ -117,7 +118,7 @@ def test_by_comfyui_s_rule_the_kohya_file_makes_sdxl_the_merged_model(
 def test_merging_leaves_nothing_of_peft(families: dict[str, Path]) -> None:
     unet = load_parts(families["sd1"], None, torch.float32).unet
     names = set(unet.state_dict())
-    merge(filled_adapter(unet))
+    merge(filled_adapter(unet), unet, [])
     assert set(unet.state_dict()) == names
 
 
@@ -144,7 +145,7 @@ def test_a_style_is_on_the_base_rows_alone_at_its_strength(
     for name, parameter in expected.unet.named_parameters():
         if "lora_B" in name:
             parameter.data *= 0.5 * meant
-    merge(merged)
+    merge(merged, expected.unet, [])
     torch.testing.assert_close(styled, rows(expected)[0], rtol=0, atol=1e-4)
 
 
@@ -154,7 +155,7 @@ def test_a_style_changes_nothing_of_the_adapter_s_own_tensors(
     state = lora_of(load(families["sd1"]), "diffusers")
     plain, styled = load(families["sd1"]), load(families["sd1"])
     attach_style(styled.unet, saved(tmp_path, state), 1.0)
-    before, after = (filled_adapter(base.unet, targets="attention").lora_state() for base in (plain, styled))
+    before, after = (filled_adapter(base.unet, targets="attention").unet_state() for base in (plain, styled))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -207,10 +208,10 @@ def test_position_is_no_part_of_what_is_written(families: dict[str, Path], load:
     """With its box the tuned model differs from what other tools make of it: that stays behind."""
     base = load(families["sd1"])
     adapter = filled_adapter(base.unet)
-    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
+    backbone = UNetBackbone(base.unet, tuned_models(adapter), factor=base.autoencoder.factor)
     (prompt,) = base.text.encode([PROMPT])
     without, with_box = backbone(
         noise(), T, [Branch(prompt, None, tuned=TUNED), Branch(prompt, torch.tensor(WHOLE), tuned=TUNED)]
     )
     assert not torch.allclose(without, with_box, atol=1e-3)
-    assert len(for_diffusers(adapter.lora_state())) == len(adapter.lora_parameters())
+    assert len(for_diffusers(adapter.unet_state())) == len(adapter.unet_parameters())

@@ -11,9 +11,10 @@ import torch
 
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.models.adapter import attach_adapter, positions
-from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.adapter import attach_adapter, tuned_models
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
+from sine_cli.models.rows import TUNED
 from sine_cli.models.sdxl import TextEncoderPair, size_and_crop
 from tests.pipelines import T, noise, open_pipeline, pipeline_prediction
 
@@ -95,7 +96,7 @@ def test_a_base_row_is_what_the_pipeline_s_unet_predicts(sdxl: Base, pipeline: A
 
 def test_a_row_with_a_box_is_told_of_its_crop_and_the_others_are_not(sdxl: Base) -> None:
     adapter = attach_adapter(sdxl.unet, rank=2, targets="attention", frequencies=FREQUENCIES, seed=0)
-    backbone = UNetBackbone(sdxl.unet, positions(adapter), factor=sdxl.autoencoder.factor)
+    backbone = UNetBackbone(sdxl.unet, tuned_models(adapter), factor=sdxl.autoencoder.factor)
     (prompt,) = sdxl.text.encode(["a castle"])
     box = torch.tensor([0.25, 0.5, 0.75, 1.0])
     base, tuned, whole = backbone(

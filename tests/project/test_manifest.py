@@ -250,7 +250,7 @@ def test_plain_words_are_written_plainly(path: Path) -> None:
             "9223372036854775808",
             "must be at most 9223372036854775807, got 9223372036854775808",
         ),
-        ("tune", "targets", "all", 'must be attention or attention+resnet, got "all"'),
+        ("tune", "targets", "all", 'must be attention, attention+resnet or full, got "all"'),
         ("edit", "switch_step", "1001", "must be at most 1000, got 1001"),
         ("edit", "guidance_scale", "0.5", "must be at least 1, got 0.5"),
         ("edit", "guidance_scale", "-.inf", "must be a finite number, got -.inf"),

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sine_cli.method.position import FREQUENCIES, WHOLE, Position
 from sine_cli.method.schedule import Prediction
-from sine_cli.models.adapter import Adapter, attach_adapter, positions
-from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.adapter import Adapter, attach_adapter, tuned_models
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
+from sine_cli.models.rows import TUNED
 from sine_cli.workflow.guides import GuideRecipe
 from sine_cli.workflow.render import Recipe, Renderer, embed
 from sine_cli.workflow.size import Size
@@ -42,7 +43,7 @@ class Model:
 def merged(folder: Path, adapter: Adapter) -> Any:
     """A U-Net of its own whose weights hold the LoRA, and whose first features hold the position."""
     unet = load(folder).unet
-    state = adapter.lora_state()
+    state = adapter.unet_state()
     for name in [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]:
         a, b = state[f"{name}.lora_A.weight"], state[f"{name}.lora_B.weight"]
         weight = unet.get_submodule(name).weight
@@ -91,7 +92,7 @@ def attach(base: Base, name: str, seed: int) -> Adapter:
         base.unet, rank=4, targets="attention+resnet", frequencies=FREQUENCIES, seed=seed, name=name
     )
     generator = torch.Generator().manual_seed(seed)
-    for parameter in [*adapter.lora_parameters(), *adapter.position_parameters()]:
+    for parameter in [*adapter.unet_parameters(), *adapter.position_parameters()]:
         parameter.data = 0.08 * torch.randn(parameter.shape, generator=generator)
     return adapter
 
@@ -138,15 +139,15 @@ def test_an_edit_is_the_authors_picture(
         guides=guides,
     )
     base, adapters = ours
-    embeddings = embed(base, list(recipe.texts))
-    backbone = UNetBackbone(base.unet, positions(*adapters), factor=base.autoencoder.factor)
+    embeddings = embed(base, recipe.readings)
+    backbone = UNetBackbone(base.unet, tuned_models(*adapters), factor=base.autoencoder.factor)
     renderer = Renderer(base, backbone, embeddings)
     latents: list[Tensor] = []
     monkeypatch.setattr(base.autoencoder, "decode", keeping(base.autoencoder.decode, latents))
     renderer.picture(recipe)
 
     their_base, unets = theirs
-    null, target, *sources = (embeddings[text].embedding for text in recipe.texts)
+    null, target, *sources = (embeddings[reading].embedding for reading in recipe.readings)
     how = [(1 - V, K), *((guide.weight, guide.switch_step) for guide in guides)]
     tuned = [Model(unet, source, *part) for unet, source, part in zip(unets, sources, how, strict=False)]
     expected = authors_picture(their_base, folder, tuned, null, target, renderer.noise(recipe))

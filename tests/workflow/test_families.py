@@ -11,9 +11,10 @@ from PIL import Image
 
 from sine_cli.errors import UserError
 from sine_cli.method.guidance import Branch
-from sine_cli.models.adapter import positions
-from sine_cli.models.backbone import TUNED, UNetBackbone
+from sine_cli.models.adapter import tuned_models
+from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
+from sine_cli.models.rows import TUNED
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import read_recipe
@@ -71,8 +72,8 @@ def test_from_the_picture_to_other_tools(
 
     # export, and what the tuned model predicts is what other tools predict
     base = load(path)
-    adapter = load_adapter(project, read_record(project), base.unet)
-    backbone = UNetBackbone(base.unet, positions(adapter), factor=base.autoencoder.factor)
+    adapter = load_adapter(project, read_record(project), base.unet, base.text)
+    backbone = UNetBackbone(base.unet, tuned_models(adapter), factor=base.autoencoder.factor)
     (prompt,) = base.text.encode([record.source_prompt])
     untuned, tuned = backbone(noise(), T, [Branch(prompt), Branch(prompt, None, tuned=TUNED)])
     assert not torch.allclose(tuned, untuned, atol=1e-3)

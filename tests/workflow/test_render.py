@@ -12,9 +12,10 @@ from torch import Tensor
 from sine_cli.method.guidance import Branch
 from sine_cli.method.sampling import draw_noise
 from sine_cli.models.base import Base, load_base
+from sine_cli.models.rows import BASE, TUNED
 from sine_cli.models.text import Conditioning
 from sine_cli.workflow.guides import GuideRecipe
-from sine_cli.workflow.render import Recipe, Renderer, embed
+from sine_cli.workflow.render import Reading, Recipe, Renderer, embed
 from sine_cli.workflow.size import Size
 
 RECIPE = Recipe(
@@ -50,10 +51,10 @@ def base(tiny_base: Path) -> Base:
     return load_base(tiny_base, None, torch.device("cpu"), torch.float32)
 
 
-def render(base: Base, **changes: Any) -> tuple[Recorder, dict[str, Conditioning]]:
+def render(base: Base, **changes: Any) -> tuple[Recorder, dict[Reading, Conditioning]]:
     recorder, recipe = Recorder(), Recipe(**{**vars(RECIPE), **changes})
     backbone: Any = recorder
-    embeddings = embed(base, list(recipe.texts))
+    embeddings = embed(base, recipe.readings)
     Renderer(base, backbone, embeddings).picture(recipe)
     return recorder, embeddings
 
@@ -73,14 +74,15 @@ def test_the_tuned_model_is_asked_while_t_exceeds_K_and_not_at_K(
 
 def test_each_branch_has_its_own_prompt(base: Base) -> None:
     recorder, embeddings = render(base)
-    for branch, text in zip(recorder.asked[751], ["", "a sculpture", "a sks painting"], strict=True):
-        assert branch.prompt is embeddings[text]
+    readings = [(BASE, ""), (BASE, "a sculpture"), (TUNED, "a sks painting")]
+    for branch, reading in zip(recorder.asked[751], readings, strict=True):
+        assert branch.prompt is embeddings[reading]
 
 
 def test_a_negative_prompt_takes_the_place_of_the_empty_one(base: Base) -> None:
     recorder, embeddings = render(base, negative="blurry")
-    assert recorder.asked[1][0].prompt is embeddings["blurry"]
-    assert "" not in embeddings
+    assert recorder.asked[1][0].prompt is embeddings[BASE, "blurry"]
+    assert (BASE, "") not in embeddings
 
 
 def test_the_tuned_model_alone_has_the_position_and_the_picture_fills_it(base: Base) -> None:
@@ -123,7 +125,7 @@ def test_each_guide_is_asked_with_its_own_prompt_while_t_exceeds_its_own_K(base:
         251: [None, None],
         1: [None, None],
     }
-    assert recorder.asked[501][2].prompt is embeddings["in the sks style"]
+    assert recorder.asked[501][2].prompt is embeddings["guide_1", "in the sks style"]
 
 
 @pytest.mark.parametrize("changes", [{}, {"guides": (GUIDE, GUIDE)}, {"crop": (0.0, 0.0, 0.5, 1.5)}])

@@ -249,7 +249,7 @@ def test_progress_tells_patches_first_then_steps_with_a_loss(untuned: Girl) -> N
     run(untuned, told, TUNE.model_copy(update={"pool": 20, "steps": 2}))
     patches = [p for p in told.progress if p.loss is None]
     steps = told.progress[len(patches) :]
-    assert patches[-1] == TuneProgress(20, 20)
+    assert patches[-1] == TuneProgress("encoding patches", 20, 20)
     assert [(p.done, p.total) for p in steps] == [(1, 2), (2, 2)]
     assert all(p.loss is not None and p.loss > 0 for p in steps)
 

@@ -16,6 +16,7 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,15 @@ Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 The boxes are None for pictures of the class, whose prompt is the class's.
 """
+
+
+NewOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""From groups of parameters, as `torch.optim` has them; each step's rates are put into the groups."""
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Without weight decay: what is tuned shall hold the picture, not shrink."""
+    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
 
 @dataclass(frozen=True)
@@ -83,17 +93,15 @@ class Tuning:
         predict: Predict,
         weights: list[nn.Parameter],
         position: list[nn.Parameter],
+        new_optimizer: NewOptimizer = adamw,
     ) -> None:
         self.plan, self.schedule, self.examples, self.predict = plan, schedule, examples, predict
         self.parameters = [*weights, *position]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = new_optimizer(
             [
                 {"params": weights, "peak": plan.learning_rate},
                 {"params": position, "peak": plan.position_learning_rate},
-            ],
-            lr=plan.learning_rate,
-            weight_decay=0.0,
-            fused=True,
+            ]
         )
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.taken = 0
@@ -123,7 +131,8 @@ class Tuning:
         for i, parameter in enumerate(self.parameters):
             state[f"parameter.{i}"] = parameter.detach().clone()
             for name, value in self.optimizer.state.get(parameter, {}).items():
-                state[f"optimizer.{i}.{name}"] = value.clone()
+                is_tensor = isinstance(value, Tensor)  # one in 8 bits counts its steps with an int
+                state[f"optimizer.{i}.{name}"] = value.clone() if is_tensor else torch.tensor(value)
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -134,9 +143,8 @@ class Tuning:
             parameter.data.copy_(state[f"parameter.{i}"])
             prefix = f"optimizer.{i}."
             self.optimizer.state[parameter] = {
-                name.removeprefix(prefix): value.to(
-                    parameter.device
-                )  # the fused step wants its count there too
+                # AdamW's fused step wants its count on the device too
+                name.removeprefix(prefix): int(value) if _is_count(value) else value.to(parameter.device)
                 for name, value in state.items()
                 if name.startswith(prefix)
             }
@@ -174,3 +182,7 @@ class Tuning:
         """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero."""
         up = min(1.0, (self.taken + 1) / self.WARM_UP)
         return min(up, 1 - self.taken / self.plan.steps)
+
+
+def _is_count(value: Tensor) -> bool:
+    return value.ndim == 0 and value.dtype == torch.int64

@@ -16,11 +16,11 @@ from torch import Tensor
 from sine_cli.errors import Interrupted, SineError
 from sine_cli.method.patches import cut, draw_boxes
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.method.tuning import Examples, Tuning, TuningPlan
+from sine_cli.method.tuning import Examples, Tuning, TuningPlan, adamw
 from sine_cli.models.adapter import Adapter, attach_adapter, tuned_models
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
-from sine_cli.models.device import best_device, best_dtype, peak_memory
+from sine_cli.models.device import best_device, best_dtype, peak_memory, small_optimizer
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import Conditioning
 from sine_cli.project.files import make_folder, remove, shown, storage_errors, write_bytes, write_text
@@ -83,7 +83,8 @@ def tune(
     """Tune the project's adapter, going on from its checkpoint where one fits.
 
     Args:
-        low_memory: whether only the U-Net stays on the device, and activations are computed twice.
+        low_memory: whether only the U-Net stays on the device, activations are computed twice, and the
+            optimiser keeps 8 bits where it can.
         should_stop: asked between two steps, so that no step is left half done.
 
     Raises:
@@ -156,6 +157,7 @@ def tune(
         predict=predict,
         weights=[*adapter.unet_parameters(), *adapter.text_parameters()],
         position=adapter.position_parameters(),
+        new_optimizer=small_optimizer() if low_memory else adamw,
     )
     log = _Log(project, identity, started, on_notice)
     log.restore(tuning)

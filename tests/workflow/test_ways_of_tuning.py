@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
-from sine_cli.project.manifest import TuneSettings, changed, load_manifest
+from sine_cli.project.manifest import Manifest, TuneSettings, changed, load_manifest
 from sine_cli.project.presets import load_tuning_preset
 from sine_cli.project.runs import read_recipe
 from sine_cli.workflow.edit import EditRequest, edit
@@ -60,9 +60,33 @@ def test_a_stopped_tuning_goes_on_and_ends_as_the_unbroken_one(untuned: Girl, wa
         taken = made.done if made.what == "tuning" else 0
 
     with pytest.raises(TuneInterrupted):
-        tune(twin, load_manifest(Path("twin/sine.yaml")), WAYS[way], progress, should_stop=lambda: taken == 3)
-    assert tune(twin, load_manifest(Path("twin/sine.yaml")), WAYS[way]).resumed_at == 3
+        tune(twin, twin_manifest(), WAYS[way], progress, should_stop=lambda: taken == 3)
+    assert tune(twin, twin_manifest(), WAYS[way]).resumed_at == 3
     assert adapter_files(Path("twin")) == adapter_files(Path("girl"))
+
+
+def test_in_8_bits_too_a_stopped_tuning_goes_on_exactly(untuned: Girl) -> None:
+    """The LoRA of this rank has matrices large enough for 8 bits; the position has not."""
+    pytest.importorskip("bitsandbytes")
+    large = TUNE.model_copy(update={"rank": 256, "learning_rate": 0.001})
+    shutil.copytree("girl", "twin")
+    tune(untuned.project, untuned.manifest, large, low_memory=True)
+    twin, taken = Project(Path("twin")), 0
+
+    def progress(made: TuneProgress) -> None:
+        nonlocal taken
+        taken = made.done if made.what == "tuning" else 0
+
+    with pytest.raises(TuneInterrupted):
+        tune(twin, twin_manifest(), large, progress, should_stop=lambda: taken == 3, low_memory=True)
+    state = load_file("twin/tuning/checkpoint/state.safetensors")
+    assert torch.uint8 in {t.dtype for name, t in state.items() if name.startswith("optimizer")}
+    tune(twin, twin_manifest(), large, low_memory=True)
+    assert adapter_files(Path("twin")) == adapter_files(Path("girl"))
+
+
+def twin_manifest() -> Manifest:
+    return load_manifest(Path("twin/sine.yaml"))
 
 
 @pytest.mark.parametrize("way", ["full", "text", "all"])
@@ -135,7 +159,7 @@ def test_low_memory_learns_and_makes_nearly_the_same(untuned: Girl, tuned_once: 
     tune(untuned.project, untuned.manifest, TUNE, low_memory=True)
     expected = load_file(tuned_once / "adapter" / "adapter.safetensors")
     for name, tensor in load_file("girl/adapter/adapter.safetensors").items():
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=2e-3)
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0.01)
     requests = [EditRequest(["a boat"], EDIT, Size(48, 64), low_memory=low) for low in (False, True)]
     usual, low = (edit(untuned.project, untuned.manifest, request)[0] for request in requests)
     with Image.open(usual.pictures[0]) as one, Image.open(low.pictures[0]) as other:

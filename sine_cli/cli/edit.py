@@ -29,8 +29,8 @@ from sine_cli.cli.options import (
     open_project,
     parse_crop_option,
     parse_guide_options,
+    parse_lora_option,
     parse_size_option,
-    parse_style_option,
 )
 from sine_cli.errors import UserError
 
@@ -112,7 +112,7 @@ def edit(
     guides = parse_guide_options(guide)
     box = parse_crop_option(crop)
     first_seed = check_seed(seed)
-    style = parse_style_option(lora)
+    user_lora = parse_lora_option(lora)
     texts = _read_prompts(prompts)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit
@@ -133,7 +133,7 @@ def edit(
             scorer,
             guides,
             box,
-            style,
+            user_lora,
             is_low(memory),
         )
         results = edit(opened, manifest, request, on_progress, console.warn)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sine_cli.project.manifest import EditSettings, Manifest
     from sine_cli.workflow.guides import GuideRequest
     from sine_cli.workflow.size import Box, Size
-    from sine_cli.workflow.style import Style
+    from sine_cli.workflow.user_lora import UserLora
 
 ProjectOption = Annotated[
     Path | None,
@@ -129,10 +129,10 @@ def parse_guide_options(texts: list[str] | None) -> "tuple[GuideRequest, ...]":
     return tuple(parse_guide(text) for text in texts or ())
 
 
-def parse_style_option(text: str | None) -> "Style | None":
-    from sine_cli.workflow.style import parse_style
+def parse_lora_option(text: str | None) -> "UserLora | None":
+    from sine_cli.workflow.user_lora import parse_user_lora
 
-    return None if text is None else parse_style(text)
+    return None if text is None else parse_user_lora(text)
 
 
 LARGEST_SEED = 2**62

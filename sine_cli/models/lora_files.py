@@ -21,7 +21,7 @@ from torch import Tensor
 from sine_cli.errors import UserError
 from sine_cli.models.original import original_name
 
-STYLE = "style"
+USER_LORA = "user"
 """Within peft, the name of the user's own LoRA on the base side."""
 
 State = dict[str, Tensor]
@@ -52,8 +52,8 @@ def for_kohya(lora: State, config: Mapping[str, Any]) -> State:
     return state
 
 
-def attach_style(unet: Any, file: Path, scale: float) -> list[str]:
-    """Put a user's own LoRA on the U-Net, beside what is there, for rows that ask for `STYLE`.
+def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
+    """Put a user's own LoRA on the U-Net, beside what is there, for rows that ask for `USER_LORA`.
 
     Args:
         file: of diffusers' or kohya's form.  scale: strength, 1 for what its maker meant.
@@ -79,17 +79,17 @@ def attach_style(unet: Any, file: Path, scale: float) -> list[str]:
         layers = {name: tensor for name, tensor in named.items() if name.startswith("unet.")}
         if not layers:
             raise UserError(f"{file} has nothing for the U-Net", hint)
-        unet.load_lora_adapter(layers, prefix="unet", network_alphas=alphas, adapter_name=STYLE)
+        unet.load_lora_adapter(layers, prefix="unet", network_alphas=alphas, adapter_name=USER_LORA)
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{file} does not fit this base: {str(error).splitlines()[0]}", hint) from error
     attached = [
-        module for module in unet.modules() if isinstance(module, LoraLayer) and STYLE in module.lora_A
+        module for module in unet.modules() if isinstance(module, LoraLayer) and USER_LORA in module.lora_A
     ]
     if len(attached) != sum(name.endswith(("lora_A.weight", "lora.down.weight")) for name in layers):
         raise UserError(f"{file} does not fit this base: it has layers that the base has not", hint)
     for layer in attached:
-        layer.set_scale(STYLE, scale)
-        for matrix in (layer.lora_A[STYLE], layer.lora_B[STYLE]):
+        layer.set_scale(USER_LORA, scale)
+        for matrix in (layer.lora_A[USER_LORA], layer.lora_B[USER_LORA]):
             matrix.to(unet.device).requires_grad_(False)
     return sorted({name.partition(".")[0] for name in named} - {"unet"})
 

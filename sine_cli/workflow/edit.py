@@ -18,7 +18,7 @@ from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.size import WHOLE, Box, Size
-from sine_cli.workflow.style import Style
+from sine_cli.workflow.user_lora import UserLora
 
 MOST_PICTURES = 1000
 """Of one prompt; more is a slip of the finger."""
@@ -38,7 +38,7 @@ class EditRequest:
         scorer: what finds them: a hub id or a folder; None takes the bundled one.
         guides: other tuned projects, each with one weight.
         crop: the part of the picture to make, where it is not the whole.
-        style: the user's own LoRA, which the base is given and the tuned model is not.
+        lora: the user's own LoRA, which the base is given and the tuned model is not.
         low_memory: whether only the U-Net stays on the device.
     """
 
@@ -53,7 +53,7 @@ class EditRequest:
     scorer: str | None = None
     guides: tuple[GuideRequest, ...] = ()
     crop: Box | None = None
-    style: Style | None = None
+    lora: UserLora | None = None
     low_memory: bool = False
 
 
@@ -143,7 +143,7 @@ def edit(
         manifest,
         needs_adapter=uses_tuned(request.settings),
         guides=[guides],
-        style=request.style,
+        lora=request.lora,
         low_memory=request.low_memory,
         on_notice=on_notice,
     )

@@ -13,7 +13,7 @@ from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype, peak_memory
 from sine_cli.models.locate import Location
-from sine_cli.models.lora_files import STYLE, attach_style
+from sine_cli.models.lora_files import USER_LORA, attach_user_lora
 from sine_cli.models.rows import BASE
 from sine_cli.project.files import shown, typed
 from sine_cli.project.folder import Project
@@ -25,7 +25,7 @@ from sine_cli.workflow.guides import FoundGuide, GuideRecipe, guides_in_use
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, guide_name
 from sine_cli.workflow.size import WHOLE, Box, Size, default_size
-from sine_cli.workflow.style import Style
+from sine_cli.workflow.user_lora import UserLora
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Studio:
     Attributes:
         record: of the adapter; None where no picture asked for needs one.
         guides: the record of each guide's adapter; None likewise.
-        style: the user's own LoRA on the base side, if any.
+        lora: the user's own LoRA on the base side, if any.
     """
 
     project: Project
@@ -45,7 +45,7 @@ class Studio:
     record: AdapterRecord | None
     guides: list[AdapterRecord | None]
     backbone: UNetBackbone
-    style: Style | None = None
+    lora: UserLora | None = None
 
     def default_size(self, crop: Box = WHOLE) -> Size:
         """The aspect of the source's crop at about the base's native area."""
@@ -104,7 +104,7 @@ class Studio:
             "base_revision": self.location.revision,
             "adapter": self.adapter_files(),
             "guide_adapters": self.guide_adapters(),
-            **({"lora": self.style.as_dict()} if self.style else {}),
+            **({"lora": self.lora.as_dict()} if self.lora else {}),
             "device": self.base.device.type,
             "dtype": str(self.base.dtype).removeprefix("torch."),
             "versions": versions(),
@@ -117,7 +117,7 @@ def open_studio(
     *,
     needs_adapter: bool,
     guides: Sequence[tuple[GuideRecipe, ...]] = ((),),
-    style: Style | None = None,
+    lora: UserLora | None = None,
     low_memory: bool = False,
     on_notice: Callable[[str], None] = lambda _: None,
 ) -> Studio:
@@ -127,12 +127,12 @@ def open_studio(
         needs_adapter: whether any picture gives the project's own tuned model weight; else it need not be
             tuned.
         guides: those of each picture; what holds for the adapter holds for theirs.
-        style: the user's own LoRA, for the base side; `on_notice` is told what of it is left out.
+        lora: the user's own LoRA, for the base side; `on_notice` is told what of it is left out.
         low_memory: as `load_base` has it.
 
     Raises:
         UserError, SineError: the base cannot be had; not tuned; an adapter is damaged or of another base;
-            the style does not fit.
+            the LoRA does not fit.
     """
     record = None
     if needs_adapter:
@@ -143,10 +143,10 @@ def open_studio(
     records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()
     base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)
-    if style:
-        left_out = attach_style(base.unet, style.file, style.scale)
+    if lora:
+        left_out = attach_user_lora(base.unet, lora.file, lora.scale)
         if left_out:
-            on_notice(f"of {shown(style.file)} the U-Net's layers are used; left out: {', '.join(left_out)}")
+            on_notice(f"of {shown(lora.file)} the U-Net's layers are used; left out: {', '.join(left_out)}")
     adapters = [load_adapter(project, record, base.unet, base.text)] if record else []
     for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
         if guide and its_record:
@@ -158,9 +158,9 @@ def open_studio(
         base.unet,
         tuned_models(*adapters),
         factor=base.autoencoder.factor,
-        base_rows=STYLE if style else BASE,
+        base_rows=USER_LORA if lora else BASE,
     )
-    return Studio(project, manifest, location, base, record, records, backbone, style)
+    return Studio(project, manifest, location, base, record, records, backbone, lora)
 
 
 def _guide_record(guide: FoundGuide, manifest: Manifest, revision: str) -> AdapterRecord:

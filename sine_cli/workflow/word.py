@@ -62,7 +62,7 @@ def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None])
         return
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        return studio.backbone.base(x_t, t, text.encode_for_learning([sentence])[0])
+        return studio.backbone.base(x_t, t, text.encode_for_learning([sentence])[0].to(base.device))
 
     tuning = textual_inversion(plan, base.schedule, z_0, predict, word.vector)
     while not tuning.done:

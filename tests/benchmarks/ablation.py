@@ -5,7 +5,8 @@
 Each variant changes the defaults in one respect, but for the paper's two ways of tuning. For each, over
 three pictures: the mean absolute pixel distance to the source of the tuned model alone (four seeds), and the
 same at 1.5 times the native size with position; alignment and distance of edits to a pencil sketch (default
-K and v) by the bundled scorer; and the seconds of tuning. Projects are kept in DIR; an interrupted run goes on.
+K and v) by the bundled scorer; and the seconds of tuning. Projects are kept in DIR; an interrupted run goes
+on.
 """
 
 import argparse

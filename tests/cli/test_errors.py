@@ -30,10 +30,11 @@ PRESETS = "presets: mini, sd15, sd21, sdxl; a hub id, a folder or a .safetensors
 BASES = "`sine bases` shows the presets and what is on this disk; "
 CROP = "give h1,w1,h2,w2, top left and bottom right corner, for example `--crop 0,0.5,0.5,1`"
 GUIDES = "give PROJECT:WEIGHT, for example `--guide ../starry-night:0.3`, or PROJECT:WEIGHT:K:PROMPT"
+MEMORY = "for example `--memory low`"
 METHODS = "methods: sine, dreambooth, textual-inversion, sdedit, ilvr, prompt-to-prompt"
 RESUMED = "--resume goes on with what was asked for then; it takes no {}"
 SCORERS = "give `mini`, a hub id or a CLIP model's folder as `--scorer`"
-STYLES = "give a file and, if you like, a strength: `--lora ink.safetensors:0.8`"
+LORAS = "give a file and, if you like, a strength: `--lora ink.safetensors:0.8`"
 SPEAK = 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
 AGAIN = "run `sine tune` again"
 MEND = "then `sine show` checks it again"
@@ -61,10 +62,10 @@ def told(message: str, hint: str) -> str:
             "`sine edit --help` shows what it takes",
         ),
         ("edit x -p girl -K -1", "-K: must be at least 0, got -1", RANGES),
-        ("edit x -p girl --lora ink:strong", '--lora: "strong" is not a strength', STYLES),
-        ("edit x -p girl --lora ink:11", "--lora: the strength must be from -10 to 10, got 11", STYLES),
-        ("edit x -p girl --lora ink:nan", "--lora: the strength must be from -10 to 10, got nan", STYLES),
-        ("edit x -p girl --lora ink:0.5", "--lora: no such file: ink", STYLES),
+        ("edit x -p girl --lora ink:strong", '--lora: "strong" is not a strength', LORAS),
+        ("edit x -p girl --lora ink:11", "--lora: the strength must be from -10 to 10, got 11", LORAS),
+        ("edit x -p girl --lora ink:nan", "--lora: the strength must be from -10 to 10, got nan", LORAS),
+        ("edit x -p girl --lora ink:0.5", "--lora: no such file: ink", LORAS),
         (
             "export -p girl --format lycoris",
             '--format: must be diffusers or kohya, got "lycoris"',
@@ -162,6 +163,16 @@ def told(message: str, hint: str) -> str:
         ("compare x -p girl --factor 0", "--factor: must be at least 1, got 0", "for example `--factor 4`"),
         ("compare x -p girl -K 1001", "-K: must be at most 1000, got 1001", RANGES),
         ("tune -p girl --steps 0", "--steps: must be at least 1, got 0", RANGES),
+        ("tune -p girl --prior -1", "--prior: must be at least 0, got -1", RANGES),
+        (
+            "tune -p girl --preset paper",
+            'no way of tuning called "paper"',
+            "did you mean `--preset paper-plain`? there are: paper-patches, paper-plain",
+        ),
+        ("tune -p girl --memory tiny", '--memory: must be normal or low, got "tiny"', MEMORY),
+        ("edit x -p girl --memory tiny", '--memory: must be normal or low, got "tiny"', MEMORY),
+        ("grid x -p girl --memory tiny", '--memory: must be normal or low, got "tiny"', MEMORY),
+        ("compare x -p girl --memory tiny", '--memory: must be normal or low, got "tiny"', MEMORY),
         ("tune -p girl --seed -1", "--seed: must be at least 0, got -1", RANGES),
         ("grid", "a prompt is missing", 'for example `sine grid "a sculpture of a girl"`'),
         (

@@ -27,6 +27,7 @@ SAMPLING = (
     f"{EDIT.steps} {EDIT.solver} steps"
 )
 RUN = r"\d{4}-\d\d-\d\d_\d{6}"
+TOOK = r"\d+\.\d s of sampling, peak memory \d+\.\d GiB"
 
 
 def pixels(path: str | Path) -> bytes:
@@ -85,7 +86,8 @@ def test_a_picture_that_is_not_shipped_becomes_a_sculpture(
         rf"(girl/edits/{RUN}_a-sculpture-of-a-girl/0001\.png)  64 high, 48 wide, seed 0\n", edited.out
     )
     assert match
-    assert edited.err == "project: girl\n" + "".join(f"picture 1 of 1  {i}/3\n" for i in (1, 2, 3))
+    steps = "".join(f"picture 1 of 1  {i}/3\n" for i in (1, 2, 3))
+    assert re.fullmatch(rf"project: girl\n{steps}{TOOK}\n", edited.err)
     assert size(match[1]) == (64, 48)
 
     shown = sine("show")
@@ -316,7 +318,7 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     assert edited.code == 0 and edited.err == ""
     assert facts.keys() == {"project", "runs"}
     [run] = facts["runs"]
-    assert run.keys() == {"prompt", "folder", "images", "height", "width", "seconds"}
+    assert run.keys() == {"prompt", "folder", "images", "height", "width", "seconds", "peak_memory"}
     assert (run["prompt"], run["height"], run["width"]) == ("a boat", 16, 24)
     [image] = run["images"]
     assert image == {"file": f"{run['folder']}/0001.png", "seed": 0}
@@ -327,7 +329,7 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     assert grid.code == 0 and grid.err == ""
     assert facts.keys() == {
         *("project", "prompt", "folder", "sheet", "scores", "tradeoff", "scorer", "cells", "made"),
-        *("height", "width", "seconds"),
+        *("height", "width", "seconds", "peak_memory"),
     }
     assert facts["made"] == 1
     [cell] = facts["cells"]
@@ -356,7 +358,7 @@ def grid_folder(out: str) -> str:
 def test_json_keeps_notices_on_stderr(sine: "Sine", girl: Path) -> None:
     done = sine("edit", "a boat", "--size", "16x16", "--steps", "1", "--json")
     assert parsed(done.out)["runs"]
-    assert done.err == "project: girl\npicture 1 of 1  1/1\n"
+    assert re.fullmatch(rf"project: girl\npicture 1 of 1  1/1\n{TOOK}\n", done.err)
 
 
 def test_quiet_keeps_the_result_and_the_errors(sine: "Sine", girl: Path) -> None:

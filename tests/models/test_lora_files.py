@@ -18,7 +18,7 @@ from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.models.adapter import Adapter, attach_adapter, merge, tuned_models
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_parts
-from sine_cli.models.lora_files import STYLE, State, attach_style, for_diffusers, for_kohya
+from sine_cli.models.lora_files import USER_LORA, State, attach_user_lora, for_diffusers, for_kohya
 from sine_cli.models.parts import write_folder
 from sine_cli.models.rows import TUNED
 from tests.original import original_state
@@ -124,7 +124,7 @@ def test_merging_leaves_nothing_of_peft(families: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("form", ["diffusers", "kohya"])
-def test_a_style_is_on_the_base_rows_alone_at_its_strength(
+def test_a_user_lora_is_on_the_base_rows_alone_at_its_strength(
     families: dict[str, Path], load: Load, tmp_path: Path, family: Family, form: str
 ) -> None:
     """A LoRA of alpha 2 and rank 4, at a strength of 0.5, is one of scale 0.25; kohya's form says alpha."""
@@ -135,9 +135,9 @@ def test_a_style_is_on_the_base_rows_alone_at_its_strength(
         state = {name: 0.5 * t if name.endswith(".alpha") else t for name, t in state.items()}
         meant = 0.5
     base = load(families[family])
-    assert attach_style(base.unet, saved(tmp_path, state), 0.5) == []
+    assert attach_user_lora(base.unet, saved(tmp_path, state), 0.5) == []
     adapter = filled_adapter(base.unet, targets="attention")
-    styled, tuned = rows(base, adapter, base_rows=STYLE)
+    changed, tuned = rows(base, adapter, base_rows=USER_LORA)
     _, alone = rows(plain, filled_adapter(plain.unet, targets="attention"))
     torch.testing.assert_close(tuned, alone, rtol=0, atol=1e-5)
     expected = load(families[family])
@@ -146,16 +146,16 @@ def test_a_style_is_on_the_base_rows_alone_at_its_strength(
         if "lora_B" in name:
             parameter.data *= 0.5 * meant
     merge(merged, expected.unet, [])
-    torch.testing.assert_close(styled, rows(expected)[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(changed, rows(expected)[0], rtol=0, atol=1e-4)
 
 
-def test_a_style_changes_nothing_of_the_adapter_s_own_tensors(
+def test_a_user_lora_changes_nothing_of_the_adapter_s_own_tensors(
     families: dict[str, Path], load: Load, tmp_path: Path
 ) -> None:
     state = lora_of(load(families["sd1"]), "diffusers")
-    plain, styled = load(families["sd1"]), load(families["sd1"])
-    attach_style(styled.unet, saved(tmp_path, state), 1.0)
-    before, after = (filled_adapter(base.unet, targets="attention").unet_state() for base in (plain, styled))
+    plain, changed = load(families["sd1"]), load(families["sd1"])
+    attach_user_lora(changed.unet, saved(tmp_path, state), 1.0)
+    before, after = (filled_adapter(base.unet, targets="attention").unet_state() for base in (plain, changed))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -168,12 +168,12 @@ def test_layers_of_text_encoders_are_left_out_aloud(
     text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
     more = {f"{text}.lora_down.weight": torch.ones(4, 64), f"{text}.lora_up.weight": torch.ones(64, 4)}
     file = saved(tmp_path, {**state, **more, f"{text}.alpha": torch.tensor(4.0)})
-    assert attach_style(base.unet, file, 1.0) == ["text_encoder"]
+    assert attach_user_lora(base.unet, file, 1.0) == ["text_encoder"]
 
 
 def refusal(base: Base, file: Path) -> str:
     with pytest.raises(UserError) as caught:
-        attach_style(base.unet, file, 1.0)
+        attach_user_lora(base.unet, file, 1.0)
     assert (
         caught.value.hint == "give a LoRA for this kind of base, as diffusers or kohya's trainer writes them"
     )

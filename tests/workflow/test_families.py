@@ -26,8 +26,8 @@ from sine_cli.workflow.grid import GridRequest, grid
 from sine_cli.workflow.guides import GuideRequest
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.size import Size
-from sine_cli.workflow.style import Style
 from sine_cli.workflow.tune import tune
+from sine_cli.workflow.user_lora import UserLora
 from tests.pipelines import T, noise, open_pipeline, pipeline_prediction
 from tests.tiny import FAMILIES, Family
 from tests.workflow.conftest import EDIT, TUNE
@@ -87,15 +87,15 @@ def test_from_the_picture_to_other_tools(
     predicted = pipeline_prediction(open_pipeline(merged), record.source_prompt)
     torch.testing.assert_close(predicted, tuned, rtol=0, atol=1e-4)
 
-    # what was exported is a style for the base side
-    style = Style(project.exports_dir / "girl-kohya.safetensors", 0.5)
-    (styled,) = edit(project, manifest, EditRequest(["a boat"], EDIT, Size(37, 51), style=style))
-    assert read_recipe(styled.pictures[0])["lora"] == style.as_dict()
-    assert styled.pictures[0].read_bytes() != made.pictures[0].read_bytes()
+    # what was exported is a LoRA for the base side
+    lora = UserLora(project.exports_dir / "girl-kohya.safetensors", 0.5)
+    (changed,) = edit(project, manifest, EditRequest(["a boat"], EDIT, Size(37, 51), lora=lora))
+    assert read_recipe(changed.pictures[0])["lora"] == lora.as_dict()
+    assert changed.pictures[0].read_bytes() != made.pictures[0].read_bytes()
 
-    # a guide takes its weight from the base, style and all: guided by itself, the picture has that much more
+    # a guide takes its weight from the base, LoRA and all: guided by itself, the picture has that much more
     shutil.copytree(project.root, "other")
-    part = EditRequest(["a boat"], EDIT, Size(37, 51), crop=(0.0, 0.25, 0.5, 1.0), style=style)
+    part = EditRequest(["a boat"], EDIT, Size(37, 51), crop=(0.0, 0.25, 0.5, 1.0), lora=lora)
     guided = replace(part, guides=(GuideRequest(Path("other"), (0.2,)),))
     settings = EDIT.model_copy(update={"base_weight": EDIT.base_weight - 0.2})
     (one,), (two,) = (edit(project, manifest, each) for each in (replace(part, settings=settings), guided))

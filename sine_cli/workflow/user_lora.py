@@ -13,7 +13,7 @@ STRONGEST = 10.0
 
 
 @dataclass(frozen=True)
-class Style:
+class UserLora:
     """A LoRA file and its strength; 1 is what its maker meant."""
 
     file: Path
@@ -24,8 +24,8 @@ class Style:
         return {"file": self.file.name, "sha256": sha256(self.file), "scale": self.scale}
 
 
-def parse_style(text: str) -> Style:
-    """A style from `FILE` or `FILE:scale`; a file of that whole name comes first.
+def parse_user_lora(text: str) -> UserLora:
+    """A LoRA from `FILE` or `FILE:scale`; a file of that whole name comes first.
 
     Raises:
         UserError: no such file, or a scale that is not from -10 to 10.
@@ -42,4 +42,4 @@ def parse_style(text: str) -> Style:
         raise UserError(f"--lora: the strength must be from -10 to 10, got {number}", hint)
     if not Path(name).is_file():
         raise UserError(f"--lora: no such file: {name}", hint)
-    return Style(Path(name), scale)
+    return UserLora(Path(name), scale)

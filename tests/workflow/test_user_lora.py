@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sine_cli.errors import UserError
-from sine_cli.workflow.style import Style, parse_style
+from sine_cli.workflow.user_lora import UserLora, parse_user_lora
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ from sine_cli.workflow.style import Style, parse_style
 )
 def test_a_file_with_or_without_its_strength(text: str, name: str, scale: float) -> None:
     Path(name).write_bytes(b"layers")
-    style = parse_style(text)
-    assert style == Style(Path(name), scale)
-    assert style.as_dict() == {
+    lora = parse_user_lora(text)
+    assert lora == UserLora(Path(name), scale)
+    assert lora.as_dict() == {
         "file": name,
         "sha256": hashlib.sha256(b"layers").hexdigest(),
         "scale": scale,
@@ -39,7 +39,7 @@ def test_a_file_with_or_without_its_strength(text: str, name: str, scale: float)
         ("ink", "--lora: no such file: ink"),
     ],
 )
-def test_what_is_no_style_is_refused(text: str, message: str) -> None:
+def test_what_is_no_lora_is_refused(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_style(text)
+        parse_user_lora(text)
     assert caught.value.message == message

@@ -85,6 +85,7 @@ def compare(
     )
     wanted = parse_size_option(size)
     first_seed = check_seed(seed)
+    low_memory = is_low(memory)
     names = tuple(name.strip() for name in methods.split(","))
     with console.progress() as update:
         from sine_cli.workflow.compare import CompareProgress, CompareRequest, compare
@@ -102,7 +103,7 @@ def compare(
             strength,
             factor,
             scorer,
-            is_low(memory),
+            low_memory,
         )
         result = compare(opened, manifest, request, on_progress, console.warn)
     console.say(f"{result.seconds:.1f} s of sampling, {gigabytes(result.peak_memory)}")

@@ -113,6 +113,7 @@ def edit(
     box = parse_crop_option(crop)
     first_seed = check_seed(seed)
     user_lora = parse_lora_option(lora)
+    low_memory = is_low(memory)
     texts = _read_prompts(prompts)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit
@@ -134,7 +135,7 @@ def edit(
             guides,
             box,
             user_lora,
-            is_low(memory),
+            low_memory,
         )
         results = edit(opened, manifest, request, on_progress, console.warn)
     seconds, peak = sum(result.seconds for result in results), max(result.peak_memory for result in results)

@@ -11,7 +11,7 @@ from sine_cli.errors import UserError
 FOR = {
     "diffusers": "a LoRA for `pipe.load_lora_weights` of diffusers",
     "kohya": "a LoRA for ComfyUI and A1111",
-    "merged": "a diffusers folder with the LoRA in its weights",
+    "merged": "a diffusers folder, tuned",
 }
 
 
@@ -20,9 +20,7 @@ def export(
     form: Annotated[
         str | None, typer.Option("--format", help="diffusers, or kohya (for ComfyUI and A1111).")
     ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="A whole diffusers folder, the LoRA in its weights.")
-    ] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="A whole diffusers folder, tuned.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to; default: exports/ in the project.")
     ] = None,
@@ -61,5 +59,6 @@ def export(
             "format": result.form,
             "rank": result.rank,
             "source_prompt": result.source_prompt,
+            "text_stays_behind": result.text_stays_behind,
         },
     )

@@ -126,13 +126,14 @@ class Tuning:
         return loss.item()
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, optimiser, random state and step count; `load_state` puts them back exactly."""
+        """Parameters, optimiser, random state and step count, on the CPU; `load_state` puts them back."""
         state = {"taken": torch.tensor(self.taken), "generator": self.generator.get_state()}
         for i, parameter in enumerate(self.parameters):
-            state[f"parameter.{i}"] = parameter.detach().clone()
+            state[f"parameter.{i}"] = parameter.detach().to("cpu", copy=True)
             for name, value in self.optimizer.state.get(parameter, {}).items():
-                is_tensor = isinstance(value, Tensor)  # one in 8 bits counts its steps with an int
-                state[f"optimizer.{i}.{name}"] = value.clone() if is_tensor else torch.tensor(value)
+                # One in 8 bits counts its steps with an int
+                tensor = value.to("cpu", copy=True) if isinstance(value, Tensor) else torch.tensor(value)
+                state[f"optimizer.{i}.{name}"] = tensor
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:

@@ -61,22 +61,34 @@ class Adapter:
 
     def unet_state(self) -> State:
         """The LoRA's tensors by layer, as peft names them; or the whole U-Net's, in half precision."""
-        if self.full:
-            return _on_cpu({name: tensor.half() for name, tensor in self.unet.state_dict().items()})
-        return _on_cpu(_lora_state(self.unet, self.name))
+        state = _on_cpu(self._unet_tensors())
+        return {name: tensor.half() for name, tensor in state.items()} if self.full else state
 
     def text_state(self) -> State:
         """The LoRA's tensors by layer, after the number of their encoder."""
-        return _on_cpu(
-            {
-                f"{number}.{name}": tensor
-                for number, encoder in enumerate(self.text)
-                for name, tensor in _lora_state(encoder.model, self.name).items()
-            }
-        )
+        return _on_cpu(self._text_tensors())
 
     def position_state(self) -> State:
         return _on_cpu(self.position.state_dict())
+
+    def shapes(self) -> dict[str, dict[str, torch.Size]]:
+        """Of all that is saved, by the names of the files."""
+        states = {
+            "adapter.safetensors": self._unet_tensors(),
+            "text.safetensors": self._text_tensors(),
+            "position.safetensors": self.position.state_dict(),
+        }
+        return {file: {n: t.shape for n, t in state.items()} for file, state in states.items()}
+
+    def _unet_tensors(self) -> State:
+        return self.unet.state_dict() if self.full else _lora_state(self.unet, self.name)
+
+    def _text_tensors(self) -> State:
+        return {
+            f"{number}.{name}": tensor
+            for number, encoder in enumerate(self.text)
+            for name, tensor in _lora_state(encoder.model, self.name).items()
+        }
 
 
 def tuned_models(*adapters: Adapter) -> dict[str, TunedModel]:
@@ -147,12 +159,8 @@ def load_state(adapter: Adapter, unet: State, text: State, position: State, wher
         UserError: names or shapes are not this adapter's, or a value is not finite; `where` names the files.
     """
     hint = "run `sine tune` again"
-    for expected, given, file in [
-        (adapter.unet_state(), unet, "adapter.safetensors"),
-        (adapter.text_state(), text, "text.safetensors"),
-        (adapter.position_state(), position, "position.safetensors"),
-    ]:
-        if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in given.items()}:
+    for (file, expected), given in zip(adapter.shapes().items(), (unet, text, position), strict=True):
+        if expected != {n: t.shape for n, t in given.items()}:
             raise UserError(f"{where}/{file} does not fit this base and the settings it was tuned with", hint)
         if not all(torch.isfinite(tensor).all() for tensor in given.values()):
             raise UserError(f"{where}/{file} holds values that are not numbers (NaN or infinite)", hint)

@@ -22,25 +22,27 @@ class Autoencoder:
 
     Args:
         device: where it works.
-        low_memory: whether it waits on the CPU between calls, and cuts large pictures into tiles.
+        tile: with low memory, the largest side in pixels that goes through it whole; it then waits on the CPU
+            between calls.
 
     Attributes:
         factor: s, pixels a latent cell on each side.
         channels: C, of a latent.
     """
 
-    def __init__(self, model: Any, device: torch.device, *, low_memory: bool = False) -> None:
+    def __init__(self, model: Any, device: torch.device, *, tile: int | None = None) -> None:
         self.device = device
-        self.home = torch.device("cpu") if low_memory else device
+        self.home = torch.device("cpu") if tile else device
         self.model = model.to(device=self.home, dtype=torch.float32).eval().requires_grad_(False)
-        if low_memory:
-            self.model.enable_tiling()
+        self._working = False
         self.channels: int = model.config.latent_channels
         # AutoencoderDC states its factor; AutoencoderKL halves the size between blocks.
         stated = getattr(model, "spatial_compression_ratio", None)
         self.factor: int = stated or 2 ** (len(model.config.block_out_channels) - 1)
         self.scale: float = model.config.scaling_factor
         self.shift: float = getattr(model.config, "shift_factor", None) or 0.0
+        if tile:
+            self._cut_into(tile)
 
     @torch.no_grad()
     def encode(self, pictures: list[Image.Image]) -> Tensor:
@@ -50,7 +52,7 @@ class Autoencoder:
         """
         pixels = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures])
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device) / 127.5 - 1
-        with self._at_work():
+        with self.at_work():
             encoded = self.model.encode(x)
         z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
         return (z - self.shift) * self.scale
@@ -62,7 +64,7 @@ class Autoencoder:
         Raises:
             SineError: the latents or the pictures hold values that are not numbers.
         """
-        with self._at_work():
+        with self.at_work():
             x = self.model.decode(z.to(self.device, torch.float32) / self.scale + self.shift).sample
         if not torch.isfinite(x).all():
             raise SineError(
@@ -73,10 +75,23 @@ class Autoencoder:
         return [Image.fromarray(picture) for picture in pixels]
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """On its device, then home again."""
+    def at_work(self) -> Iterator[None]:
+        """On its device, then home again; around many calls it spares them the way."""
+        if self._working:
+            yield
+            return
         self.model.to(self.device)
+        self._working = True
         try:
             yield
         finally:
+            self._working = False
             self.model.to(self.home)
+
+    def _cut_into(self, tile: int) -> None:
+        if hasattr(self.model, "tile_sample_min_size"):  # AutoencoderKL
+            self.model.enable_tiling()
+            self.model.tile_sample_min_size = tile
+            self.model.tile_latent_min_size = tile // self.factor
+        else:
+            self.model.enable_tiling(tile, tile, tile * 3 // 4, tile * 3 // 4)

@@ -42,20 +42,25 @@ def load_base(
     Args:
         variant: of a folder, the part of a weight file's name before `.safetensors`, such as `fp16`; parts
             that have no such file are loaded from the plain one.
-        low_memory: whether only the U-Net stays on the device: prompts are read on the CPU, and the
-            autoencoder waits there.
+        low_memory: whether only U-Nets stay on the device: prompts are read on the CPU, and the autoencoder
+            waits there and cuts pictures beyond 1.5 times the native size into tiles.
 
     Raises:
         UserError: no base, a part is missing or of a kind that is not supported.
     """
     parts = load_parts(path, variant, dtype)
     parts.unet.eval().requires_grad_(False).to(device)
+    native = parts.unet.config.sample_size
+    autoencoder = Autoencoder(parts.autoencoder, device)
+    if low_memory:
+        tile = 3 * native // 2 * autoencoder.factor
+        autoencoder = Autoencoder(parts.autoencoder, device, tile=tile)
     return Base(
         unet=parts.unet,
-        autoencoder=Autoencoder(parts.autoencoder, device, low_memory=low_memory),
+        autoencoder=autoencoder,
         text=prompt_reader(parts, torch.device("cpu") if low_memory else device),
         schedule=_schedule(parts.scheduler, path, device),
-        native_latent_size=parts.unet.config.sample_size,
+        native_latent_size=native,
         device=device,
         dtype=dtype,
     )

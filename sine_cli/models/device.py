@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sine_cli.method.tuning import NewOptimizer, adamw
+from sine_cli.method.tuning import NewOptimizer
 
 
 def best_device() -> torch.device:
@@ -40,13 +40,13 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def small_optimizer() -> NewOptimizer:
-    """AdamW with its moments in 8 bits, a quarter of the memory, where bitsandbytes is there; else as ever.
+def small_optimizer() -> NewOptimizer | None:
+    """AdamW with its moments in 8 bits, a quarter of the memory; None where bitsandbytes is not installed.
 
     References:
         8-bit Optimizers via Block-wise Quantization, Dettmers et al., 2022.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
-        return adamw
+        return None
     optimizers: Any = importlib.import_module("bitsandbytes.optim")
     return lambda groups: optimizers.AdamW8bit(groups, weight_decay=0.0)

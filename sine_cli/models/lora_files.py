@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 
 def for_diffusers(lora: State) -> State:
-    """The adapter's LoRA (`Adapter.lora_state`), named for `pipe.load_lora_weights`."""
+    """The adapter's LoRA (`Adapter.unet_state`), named for `pipe.load_lora_weights`."""
     return {f"unet.{name}": tensor for name, tensor in lora.items()}
 
 

@@ -34,7 +34,7 @@ class PromptReader(Protocol):
 
     @property
     def encoders(self) -> "list[TextEncoder]":
-        """Those it consists of, while they are in memory."""
+        """Those it consists of; after `release` without their models."""
         ...
 
     def encode(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:
@@ -79,7 +79,7 @@ class TextEncoder:
         return [self]
 
     def release(self) -> None:
-        self.model = None
+        self.model, self.rows = None, Rows()
 
     @torch.no_grad()
     def encode(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:

@@ -27,6 +27,7 @@ from sine_cli.project.plain_yaml import (
     refuse,
     shortened,
 )
+from sine_cli.project.prompts import without_token
 from sine_cli.project.templates import template_path
 
 SCHEMA_VERSION = 1
@@ -86,6 +87,11 @@ class Prompts(_Section):
     kind: Text
     token: Text
     source: Text  # the source prompt
+
+    @property
+    def of_class(self) -> str:
+        """The source prompt for a model that does not know the token, "a photo of a castle"."""
+        return without_token(self.source, self.token) or self.class_noun
 
 
 class TuneSettings(_Section):

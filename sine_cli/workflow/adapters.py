@@ -33,6 +33,7 @@ class AdapterRecord(BaseModel):
     Attributes:
         source_sha256: of `source.png`.  frequencies: octaves of the position's Fourier features.
         files: SHA-256 of the safetensors files.
+        class_pictures: what decided about those of prior preservation; None without it.
         seconds: of tuning, interruptions left out.  peak_memory: bytes.  loss: mean over the last steps.
     """
 
@@ -44,6 +45,7 @@ class AdapterRecord(BaseModel):
     source_prompt: str
     tune: TuneSettings
     frequencies: int
+    class_pictures: dict[str, Any] | None = None
     files: dict[str, str]
     loss: float
     seconds: float
@@ -58,7 +60,8 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
     folder = project.adapter_dir
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
+        for name in (RECORD, UNET, TEXT, POSITION):
+            (folder / name).unlink(missing_ok=True)
     states = {UNET: adapter.unet_state(), TEXT: adapter.text_state(), POSITION: adapter.position_state()}
     written = [name for name, state in states.items() if state]
     for name in written:
@@ -138,8 +141,10 @@ def load_adapter(
         name=name,
         text=text if record.tune.text_encoder else None,
     )
-    states = {file: _read(folder / file) for file in record.files}
+    states = {file: _read(folder / file) for file in _files(record)}
     load_state(adapter, states[UNET], states.get(TEXT, {}), states[POSITION], where=shown(folder))
+    if adapter.full:  # as the base is, for sampling
+        adapter.unet.to(unet.dtype).requires_grad_(False)
     return adapter
 
 
@@ -153,10 +158,15 @@ def read_lora(project: Project, record: AdapterRecord) -> dict[str, Any]:
     return _read(project.adapter_dir / UNET)
 
 
+def _files(record: AdapterRecord) -> list[str]:
+    """What stands in the folder beside the record."""
+    return [UNET, *([TEXT] if record.tune.text_encoder else []), POSITION]
+
+
 def _check_files(project: Project, record: AdapterRecord) -> None:
     """All files as recorded. Raises UserError."""
     folder = project.adapter_dir
-    for name in (UNET, *([TEXT] if record.tune.text_encoder else []), POSITION):
+    for name in _files(record):
         if not (folder / name).is_file():
             raise UserError(f"{shown(folder / name)} is missing", AGAIN)
         if sha256(folder / name) != record.files.get(name):

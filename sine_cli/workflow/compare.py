@@ -16,14 +16,13 @@ from torch import Tensor
 
 from sine_cli.errors import UserError
 from sine_cli.models.attention import CrossAttentionMaps
-from sine_cli.models.rows import BASE
 from sine_cli.project.files import write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
-from sine_cli.project.prompts import check_target_prompts, without_token
+from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep
 from sine_cli.scoring.scorer import Score, ScorerIdentity
-from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, recipe_for
+from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, recipe_of
 from sine_cli.workflow.scorers import load_scorer, locate_scorer, score_files, tell_unread
@@ -144,11 +143,12 @@ def compare(
     # 4. Each method's own recipe, and its prompts
     first = recipe_of(manifest, request.settings, prompt=request.prompt, size=size, seed=request.seed)
     recipes = {method: recipe_for(method, first, manifest, on_notice) for method in request.methods}
-    plain = without_token(manifest.prompts.source, manifest.prompts.token)
-    places = studio.base.text.places_in_common(plain, request.prompt)
+    places = studio.base.text.places_in_common(manifest.prompts.of_class, request.prompt)
     stage = Stage(
         renderer=studio.renderer(
-            [*recipes.values()], on_notice, ((BASE, recipe.source_prompt) for recipe in recipes.values())
+            [*recipes.values()],
+            on_notice,
+            [reading for recipe in recipes.values() for reading in readings_of(recipe)],
         ),
         z_0=z_0,
         maps=CrossAttentionMaps(studio.base.unet, places),

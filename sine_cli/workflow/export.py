@@ -51,11 +51,11 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
     """Write the project's adapter in a form that other tools load; the position stays behind.
 
     Args:
-        form: one of `LORAS`, or `MERGED`: a whole base with the LoRA in its weights.
+        form: one of `LORAS`, or `MERGED`: a whole base, tuned.
         out: where to; None takes `exports/` in the project, and replaces what was exported there before.
 
     Raises:
-        UserError: no such form, not tuned, an adapter that does not fit, `out` exists already.
+        UserError: no such form, not tuned, an adapter that does not fit or is no LoRA, `out` exists already.
         SineError: the base cannot be had, disk.
     """
     # 1. What is asked for, checked before anything is loaded
@@ -69,20 +69,20 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
         )
     record = read_record(project)
     check_record(project, manifest, record)
+    if record.tune.targets == FULL and form != MERGED:
+        raise UserError(
+            f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
+            "write the whole base with `sine export --merge`",
+        )
     location = find_base(manifest)
     name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
     path = out or project.exports_dir / name
     make_folder(path.parent)
 
-    # 2. The whole base with the LoRA in its weights, or the LoRA under the names of other tools
+    # 2. The whole base, tuned, or the LoRA under the names of other tools
     if form == MERGED:
         _write_folder(_merged(project, record, location), path)
     else:
-        if record.tune.targets == FULL:
-            raise UserError(
-                f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
-                "write the whole base with `sine export --merge`",
-            )
         lora = read_lora(project, record)
         state = for_diffusers(lora) if form == "diffusers" else for_kohya(lora, unet_config(location.path))
         write_bytes(path, save(state, metadata={"format": "pt"}))

@@ -14,10 +14,10 @@ from sine_cli.method.prompt_to_prompt import PromptToPrompt
 from sine_cli.method.sampling import DDIM, SOLVERS, sample
 from sine_cli.method.sdedit import sdedit
 from sine_cli.models.attention import CrossAttentionMaps
-from sine_cli.models.rows import BASE
+from sine_cli.models.rows import BASE, TUNED
 from sine_cli.project.manifest import Manifest
-from sine_cli.project.prompts import naming, without_token
-from sine_cli.workflow.render import Recipe, Renderer
+from sine_cli.project.prompts import naming
+from sine_cli.workflow.render import NULL, Reading, Recipe, Renderer
 from sine_cli.workflow.word import WORD
 
 MAPS_UNTIL = 200
@@ -74,7 +74,8 @@ def _sine(stage: Stage, recipe: Recipe, on_step: Stepped) -> Tensor:
 def _dreambooth(stage: Stage, recipe: Recipe, on_step: Stepped) -> Tensor:
     guided = stage.renderer.guided(recipe)
     (own,) = guided.guides
-    model = dreambooth(stage.renderer.backbone, recipe.guidance_scale, guided.null, own)
+    null = Branch(stage.renderer.embeddings[TUNED, recipe.negative or NULL])
+    model = dreambooth(stage.renderer.backbone, recipe.guidance_scale, null, own)
     return _sampled(stage, model, recipe, on_step)
 
 
@@ -140,11 +141,16 @@ OWN = {
 """What decides about a method's pictures besides what is common to all."""
 
 
+def readings_of(recipe: Recipe) -> list[Reading]:
+    """What the methods read beside the recipe's own readings."""
+    return [(BASE, recipe.source_prompt), (TUNED, recipe.negative or NULL)]
+
+
 def recipe_for(method: str, recipe: Recipe, manifest: Manifest, on_notice: Callable[[str], None]) -> Recipe:
     """The recipe as the method takes it: with its own words for the picture, and its own solver."""
     prompts = manifest.prompts
     if method == "prompt-to-prompt":
-        return replace(recipe, source_prompt=without_token(prompts.source, prompts.token), solver="ddim")
+        return replace(recipe, source_prompt=prompts.of_class, solver="ddim")
     names = {"dreambooth": f"{prompts.token} {prompts.class_noun}", "textual-inversion": WORD}
     if method not in names:
         return recipe

@@ -85,7 +85,7 @@ class Studio:
         return Renderer(self.base, self.backbone, embeddings)
 
     def adapter_files(self) -> dict[str, str] | None:
-        """SHA-256 of the adapter's two files; None where no adapter is loaded."""
+        """SHA-256 of the adapter's files; None where no adapter is loaded."""
         return self.record.files if self.record else None
 
     def guide_adapters(self) -> list[dict[str, str] | None]:

@@ -14,27 +14,21 @@ from typing import Any
 
 from PIL import Image
 
+from sine_cli.errors import Interrupted
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
 from sine_cli.project.folder import Project
-from sine_cli.project.manifest import Manifest
-from sine_cli.project.prompts import without_token
+from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.runs import find_recipe, save_picture
-from sine_cli.workflow.render import Recipe, Renderer, embed, recipe_of
+from sine_cli.workflow.render import Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size
-
-
-def class_prompt(manifest: Manifest) -> str:
-    """The source prompt without the token, "a photo of a castle"."""
-    prompts = manifest.prompts
-    return without_token(prompts.source, prompts.token) or prompts.class_noun
 
 
 def class_pictures(
     project: Project,
     manifest: Manifest,
     base: Base,
-    revision: str,
+    about: dict[str, Any],
     count: int,
     on_progress: Callable[[int, int], None],
     should_stop: Callable[[], bool],
@@ -43,19 +37,23 @@ def class_pictures(
 
     Args:
         base: as yet without adapters.
+        about: what they are made with, besides their recipes.
         on_progress: called with the pictures there are and `count`.
 
     Raises:
-        KeyboardInterrupt: `should_stop` said so; what is made stays.
+        Interrupted: `should_stop` said so; what is made stays.
         SineError: a picture came out with NaN, or the disk.
     """
-    first, made = _recipe(manifest, base), list[Image.Image]()
+    native = base.native_latent_size * base.autoencoder.factor
+    settings, prompt = class_settings(manifest), manifest.prompts.of_class
+    first = recipe_of(manifest, settings, prompt=prompt, size=Size(native, native))
+    made: list[Image.Image] = []
     renderer = Renderer(base, UNetBackbone(base.unet, factor=base.autoencoder.factor), {})
     for seed in range(count):
         if should_stop():
-            raise KeyboardInterrupt
+            raise Interrupted(f"{seed} of {count} pictures of the class are kept; the same command goes on")
         recipe, file = replace(first, seed=seed), project.tuning_dir / "prior" / f"{seed + 1:04d}.png"
-        record = {**recipe.as_dict(), "base_revision": revision}
+        record = {**recipe.as_dict(), **about}
         if not _is_there(file, record):
             renderer.embeddings = renderer.embeddings or embed(base, recipe.readings)
             save_picture(file, renderer.picture(recipe), record)
@@ -65,11 +63,9 @@ def class_pictures(
     return made
 
 
-def _recipe(manifest: Manifest, base: Base) -> Recipe:
+def class_settings(manifest: Manifest) -> EditSettings:
     """The base alone, by the manifest's way of sampling."""
-    native = base.native_latent_size * base.autoencoder.factor
-    settings = manifest.edit.model_copy(update={"switch_step": 1000, "base_weight": 1.0, "negative": ""})
-    return recipe_of(manifest, settings, prompt=class_prompt(manifest), size=Size(native, native))
+    return manifest.edit.model_copy(update={"switch_step": 1000, "base_weight": 1.0, "negative": ""})
 
 
 def _is_there(file: Path, record: dict[str, Any]) -> bool:

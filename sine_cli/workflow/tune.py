@@ -31,7 +31,7 @@ from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.plots import loss_plot
-from sine_cli.workflow.prior import class_pictures, class_prompt
+from sine_cli.workflow.prior import class_pictures, class_settings
 from sine_cli.workflow.record import sha256, versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size, default_size
@@ -89,7 +89,7 @@ def tune(
 
     Raises:
         UserError, SineError: the base cannot be had, the picture is gone, the loss is not a number, disk.
-        TuneInterrupted: `should_stop` said so.
+        TuneInterrupted: `should_stop` said so.  Interrupted: so it did among the pictures of the class.
     """
     started = time.monotonic()
 
@@ -104,6 +104,7 @@ def tune(
         "source_prompt": manifest.prompts.source,
         "tune": settings.model_dump(),
         "frequencies": FREQUENCIES,
+        "class_pictures": _class_pictures(manifest) if settings.prior else None,
         "device": device.type,
         "dtype": str(best_dtype(device)).removeprefix("torch."),
         "versions": versions(),
@@ -120,7 +121,7 @@ def tune(
             project,
             manifest,
             base,
-            location.revision,
+            {name: identity[name] for name in ("base", "base_revision", "device", "dtype", "versions")},
             settings.prior,
             lambda *done: on_progress(TuneProgress("pictures of the class", *done)),
             should_stop,
@@ -140,14 +141,18 @@ def tune(
 
     # 4. The prompts; then the text encoder leaves memory, unless it learns too
     preview = _preview_recipe(manifest, size := _whole_size(base, picture))
-    words = _Words(base, adapter, [(TUNED, class_prompt(manifest)), *preview.readings])
+    words = _Words(base, adapter, [(TUNED, manifest.prompts.of_class), *preview.readings])
 
     # 5. Patches and the whole picture, encoded ahead
     examples = _encode(base, picture, size, settings, prior, on_progress, should_stop)
 
     # 6. The tuning, from its checkpoint where one fits
+    small = small_optimizer() if low_memory else None
+    if low_memory and not small:
+        on_notice("the optimiser keeps 32 bits; 8 are enough with `pip install 'sine-cli[low-memory]'`")
+
     def predict(x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
-        prompt = class_prompt(manifest) if boxes is None else manifest.prompts.source
+        prompt = manifest.prompts.of_class if boxes is None else manifest.prompts.source
         return backbone.tuned(x_t, t, words.tuned(prompt), boxes)
 
     tuning = Tuning(
@@ -157,9 +162,9 @@ def tune(
         predict=predict,
         weights=[*adapter.unet_parameters(), *adapter.text_parameters()],
         position=adapter.position_parameters(),
-        new_optimizer=small_optimizer() if low_memory else adamw,
+        new_optimizer=small or adamw,
     )
-    log = _Log(project, identity, started, on_notice)
+    log = _Log(project, {**identity, "low_memory": low_memory, "8_bits": bool(small)}, started, on_notice)
     log.restore(tuning)
     resumed_at = tuning.taken
 
@@ -189,6 +194,11 @@ def tune(
     return TuneResult(record, resumed_at)
 
 
+def _class_pictures(manifest: Manifest) -> dict[str, Any]:
+    """What decides about the pictures of the class, besides what decides about all."""
+    return {"prompt": manifest.prompts.of_class, **class_settings(manifest).model_dump()}
+
+
 def _whole_size(base: Base, picture: Image.Image) -> Size:
     factor = base.autoencoder.factor
     return default_size(Size(picture.height, picture.width), base.native_latent_size * factor, factor)
@@ -210,12 +220,13 @@ def _encode(
     squares = chain(patches, prior or [])
     total, encoded = count + len(prior or []), list[Tensor]()
     at_once = max(1, ENCODED_AT_ONCE // native**2)
-    for start in range(0, total, at_once):
-        if should_stop():
-            raise KeyboardInterrupt
-        encoded.append(base.autoencoder.encode(list(islice(squares, at_once))))
-        on_progress(TuneProgress("encoding patches", min(start + at_once, total), total))
-    whole = base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)])
+    with base.autoencoder.at_work():
+        for start in range(0, total, at_once):
+            if should_stop():
+                raise KeyboardInterrupt
+            encoded.append(base.autoencoder.encode(list(islice(squares, at_once))))
+            on_progress(TuneProgress("encoding patches", min(start + at_once, total), total))
+        whole = base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)])
     latents = torch.cat(encoded) if encoded else whole.new_zeros(0, *whole.shape[1:])
     return Examples(latents[:count], boxes.to(base.device), whole, latents[count:] if prior else None)
 

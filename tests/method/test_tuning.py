@@ -116,6 +116,24 @@ def test_the_loss_of_epsilon_is_the_same_for_models_of_epsilon_and_of_v() -> Non
     torch.testing.assert_close(in_v._error(guess_of_v, in_v.schedule.target(z_0, eps, t), t), expected)
 
 
+def test_pictures_of_the_class_count_in_the_loss_and_the_gradient() -> None:
+    """A toy that predicts nothing but for pictures of the class, whose error is all there is to learn."""
+
+    class OfClass(Toy):
+        def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
+            return 0 * x_t if boxes is not None else torch.einsum("bchw,cd->bdhw", x_t, self.lora)
+
+    toy, alone = OfClass(), OfClass()
+    start = toy.lora.detach().clone()
+    prior = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(8))
+    own = tuning(alone).step
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        own()
+    under_way = tuning(toy, learned_from=replace(examples(), prior=prior))
+    under_way.step()
+    assert not torch.equal(toy.lora, start)
+
+
 def test_pictures_of_the_class_are_learned_beside_the_picture_and_without_a_place() -> None:
     prior = 5 + torch.zeros(3, 2, 4, 4)
     toy = Toy()

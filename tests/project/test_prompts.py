@@ -21,6 +21,21 @@ from sine_cli.project import prompts
         ("{class} [*]", "photo", "sks", "a photo of a sks {class} [*]"),
     ],
 )
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("a photo of a sks castle", "a photo of a castle"),
+        ("a sks owl", "an owl"),
+        ("an sks boat", "a boat"),
+        ("a painting in the sks style", "a painting in the style"),
+        ("sks", ""),
+        ("a boat of sksons", "a boat of sksons"),
+    ],
+)
+def test_a_prompt_without_its_token(prompt: str, plain: str) -> None:
+    assert prompts.without_token(prompt, "sks") == plain
+
+
 def test_source_prompt(class_noun: str, kind: str, token: str, expected: str) -> None:
     assert prompts.source_prompt(class_noun, kind, token) == expected
 

@@ -1,6 +1,6 @@
 """Makes the README's pictures: `python .github/images/make.py [WORK]`, minutes on a laptop CPU.
 
-`edits.png` is two pictures, each beside its edits with default settings, seed 0, none chosen; `grid.png` is
+`edits.png` is four pictures, each beside its edits with default settings, seed 0, none chosen; `grid.png` is
 the sheet of one `sine grid`.
 """
 
@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PICTURES = {
     "castle": ROOT / "templates" / "demo" / "castle.png",
+    "elephant": ROOT / "tests" / "pictures" / "elephant.png",
+    "sailboat": ROOT / "tests" / "pictures" / "sailboat.png",
     "cat": ROOT / "tests" / "pictures" / "cat.jpg",
 }
 EDITS = {
@@ -38,22 +40,27 @@ def sine(*arguments: str) -> None:
         sys.exit(code)
 
 
+def phrase(prompt: str, noun: str) -> str:
+    return prompt.format(noun).replace("a elephant", "an elephant")
+
+
 def strip(noun: str, root: Path) -> Image.Image:
     """A picture beside its edits; tunes and edits it where that is not done."""
     if not root.exists():
         sine("init", str(PICTURES[noun]), "--class", noun, "--base", "mini", "--dir", str(root))
     sine("tune", "--project", str(root))
-    sine("edit", *(prompt.format(noun) for prompt in EDITS.values()), "--project", str(root))
+    prompts = [phrase(prompt, noun) for prompt in EDITS.values()]
+    sine("edit", *prompts, "--project", str(root))
     project = Project(root)
     newest = {one.record["prompt"]: one.path for one in list_runs(project.edits_dir)}
-    paths = [newest[prompt.format(noun)] / "0001.png" for prompt in EDITS.values()]
+    paths = [newest[prompt] / "0001.png" for prompt in prompts]
     cells = [Image.open(path).convert("RGB") for path in paths]
     return draw_sheet(
         source=Image.open(project.source(load_manifest(project.manifest_path))).convert("RGB"),
         cell=lambda row, column: cells[column],
         columns=list(EDITS),
         rows=[""],
-        title=f"sine edit, a {noun}",
+        title=phrase("sine edit, a {}", noun),
         cell_size=Size(cells[0].height, cells[0].width),
     )
 

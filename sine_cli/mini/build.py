@@ -36,7 +36,7 @@ class Plan:
     text_steps: int = 300
     recognition_steps: int = 2600
     scorer_steps: int = 3000
-    unet_steps: int = 6000
+    unet_steps: int = 12_000
 
 
 def build(work: Path, out: Path, plan: Plan, report: Report) -> None:

@@ -77,7 +77,7 @@ class Loop:
             every: seconds between checkpoints.
         """
         mean, saved, started = None, time.monotonic(), time.monotonic()
-        before, seen_before = self.seconds, self.seen
+        before, seen_before, step_before = self.seconds, self.seen, self.step
         while self.step < self.steps:
             value, pictures = loss(self.step)
             value.backward()
@@ -100,7 +100,7 @@ class Loop:
             self.seconds = before + now - started
             if self.step % 100 == 0:
                 rate = (self.seen - seen_before) / (now - started)
-                left = (self.steps - self.step) * (now - started) / max(1, self.seen - seen_before) * pictures
+                left = (self.steps - self.step) * (now - started) / (self.step - step_before)
                 pace = f"{rate:.0f} pictures/s  {left / 60:.0f} min left"
                 report(f"step {self.step}/{self.steps}  loss {mean:.4f}  {pace}")
             if now - saved > every or self.step == self.steps:

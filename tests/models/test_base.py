@@ -59,7 +59,7 @@ def test_v_prediction_is_read_from_the_scheduler(tiny_v: Path, load: Load) -> No
 
 
 def test_the_bundled_base_loads_by_the_same_path(mini: Base) -> None:
-    assert (mini.native_latent_size * mini.autoencoder.factor, mini.autoencoder.factor) == (128, 8)
+    assert (mini.native_latent_size * mini.autoencoder.factor, mini.autoencoder.factor) == (128, 16)
     (read,) = mini.text.encode(["a castle"])
     assert read.embedding.shape == (mini.text.length, mini.unet.config.cross_attention_dim)
     assert read.pooled is None

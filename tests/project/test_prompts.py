@@ -7,21 +7,6 @@ from sine_cli.project import prompts
 
 
 @pytest.mark.parametrize(
-    ("class_noun", "kind", "token", "expected"),
-    [
-        ("castle", "photo", "sks", "a photo of a sks castle"),
-        ("castle", "painting", "sks", "a painting of a sks castle"),
-        ("castle", "photo", "olis", "a photo of an olis castle"),
-        ("castle", "icon", "sks", "an icon of a sks castle"),
-        ("painting", "painting", "sks", "a sks painting"),
-        ("painting", "photo", "sks", "a sks painting"),
-        ("Oil Painting", "painting", "olis", "an olis Oil Painting"),
-        ("painting", "style", "sks", "a painting in the sks style"),
-        ("  dog ", "photo", " sks ", "a photo of a sks dog"),
-        ("{class} [*]", "photo", "sks", "a photo of a sks {class} [*]"),
-    ],
-)
-@pytest.mark.parametrize(
     ("prompt", "plain"),
     [
         ("a photo of a sks castle", "a photo of a castle"),
@@ -36,6 +21,21 @@ def test_a_prompt_without_its_token(prompt: str, plain: str) -> None:
     assert prompts.without_token(prompt, "sks") == plain
 
 
+@pytest.mark.parametrize(
+    ("class_noun", "kind", "token", "expected"),
+    [
+        ("castle", "photo", "sks", "a photo of a sks castle"),
+        ("castle", "painting", "sks", "a painting of a sks castle"),
+        ("castle", "photo", "olis", "a photo of an olis castle"),
+        ("castle", "icon", "sks", "an icon of a sks castle"),
+        ("painting", "painting", "sks", "a sks painting"),
+        ("painting", "photo", "sks", "a sks painting"),
+        ("Oil Painting", "painting", "olis", "an olis Oil Painting"),
+        ("painting", "style", "sks", "a painting in the sks style"),
+        ("  dog ", "photo", " sks ", "a photo of a sks dog"),
+        ("{class} [*]", "photo", "sks", "a photo of a sks {class} [*]"),
+    ],
+)
 def test_source_prompt(class_noun: str, kind: str, token: str, expected: str) -> None:
     assert prompts.source_prompt(class_noun, kind, token) == expected
 

@@ -1,16 +1,15 @@
 """The manifest `sine.yaml`: what a project is made of, read strictly and written with its comments.
 
-A person edits this file and strangers send it, so it is read as plain YAML without tags, anchors or
-surprises ("no" is a word, 1e-4 a number), and every mistake is told with its line and field.
+A person edits this file and strangers send it, so it is read as plain YAML, and every mistake is told with
+its line and field.
 """
 
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from string import Template
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -18,13 +17,21 @@ from pydantic_core import ErrorDetails
 
 from sine_cli.errors import UserError
 from sine_cli.project import files
+from sine_cli.project.plain_yaml import (
+    Location,
+    Outline,
+    Place,
+    Problem,
+    dotted,
+    read_outline,
+    refuse,
+    shortened,
+)
 from sine_cli.project.templates import template_path
 
 SCHEMA_VERSION = 1
 _LARGEST_FILE = 1024 * 1024  # bytes
-_DEEPEST = 3  # the file, a section, and one more, so that a wrongly nested value is named with its field
 _MOST = 10_000_000  # of any count or side: more is a slip of the finger
-_LONGEST_SHOWN = 40  # characters of a wrong value in a message
 
 # -------------------------------------------------------------------------------------------------- the model
 
@@ -142,62 +149,20 @@ def load_manifest(path: Path) -> Manifest:
         UserError: for the first mistake, as `girl/sine.yaml:12: tune.steps: must be at least 1, got -5`;
             also for a file that is missing, larger than 1 MiB, not UTF-8, or of a newer sine.
     """
-    text = _decoded(files.read_bytes(path, limit=_LARGEST_FILE), path)
-    outline = _outline(text, path)
+    outline = read_outline(files.read_bytes(path, limit=_LARGEST_FILE), path)
     _refuse_newer(outline, path)
     problems = list(outline.problems)
     try:
         manifest = Manifest.model_validate(outline.values, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += [_problem(details, outline) for details in error.errors(include_url=False)]
-        _refuse(path, problems)
+        refuse(path, problems)
     if problems:
-        _refuse(path, problems)
+        refuse(path, problems)
     return manifest
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a value stands, and how it reads there."""
-
-    line: int
-    text: str
-
-
-@dataclass(frozen=True)
-class _Problem:
-    line: int
-    field: str  # "tune.steps"; empty for the file as a whole
-    what: str
-    is_missing: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.what}" if self.field else self.what
-
-
-Location = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Outline:
-    """The file as plain values, with the place of each, and what was wrong already at reading."""
-
-    values: dict[str, object] = field(default_factory=dict[str, object])
-    places: dict[Location, _Place] = field(default_factory=dict[Location, _Place])
-    problems: list[_Problem] = field(default_factory=list[_Problem])
-
-
-def _refuse(path: Path, problems: list[_Problem]) -> NoReturn:
-    # A mistyped name makes two problems; the one that stands in the file helps more than the missing one.
-    first, *others = sorted(problems, key=lambda problem: (problem.is_missing, problem.line))
-    more = f" (and {len(others)} more)" if others else ""
-    raise UserError(
-        f"{files.shown(path)}:{first.line}: {first}{more}",
-        f"mend line {first.line} of {files.shown(path)}, then `sine show` checks it again",
-    )
-
-
-def _refuse_newer(outline: _Outline, path: Path) -> None:
+def _refuse_newer(outline: Outline, path: Path) -> None:
     version = outline.values.get("schema")
     if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSION:
         raise UserError(
@@ -207,155 +172,14 @@ def _refuse_newer(outline: _Outline, path: Path) -> None:
         )
 
 
-def _decoded(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        _refuse(path, [_Problem(line, "", f"not UTF-8 text (byte 0x{content[error.start]:02x})")])
-
-
-class _NotAllowed(yaml.MarkedYAMLError):
-    """Correct YAML that a manifest has no need of."""
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML cut down to mappings, lists and scalars, with the few plain scalars that people expect."""
-
-    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML declares no ClassVar)
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _NotAllowed(
-                problem="anchors and aliases are not allowed; a word that begins with & or * needs quotes",
-                problem_mark=event.start_mark,
-            )
-        if getattr(event, "tag", None) is not None:
-            raise _NotAllowed(
-                problem="tags are not allowed; a word that begins with ! needs quotes",
-                problem_mark=event.start_mark,
-            )
-        if self.depth > _DEEPEST:
-            raise _NotAllowed(problem="nested too deeply", problem_mark=event.start_mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-_NULL, _BOOL, _INT, _FLOAT, _STR = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str")
-)
-_PLAIN_SCALARS = {
-    _NULL: r"|~|null",
-    _BOOL: r"true|false",
-    _INT: r"[-+]?(0|[1-9][0-9]{0,30})",
-    _FLOAT: r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
-}
-for _tag, _pattern in _PLAIN_SCALARS.items():
-    _PlainLoader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
-
-
-def _outline(text: str, path: Path) -> _Outline:
-    try:
-        node = yaml.compose(text, Loader=_PlainLoader)
-    except yaml.MarkedYAMLError as error:
-        _refuse(path, [_syntax_problem(error, text)])
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        _refuse(path, [_Problem(line, "", f"not text: character {error.character:#04x}")])
-    except (ValueError, OverflowError):  # PyYAML: "\UFFFFFFFF" in quotes, or a %YAML number without end
-        _refuse(path, [_Problem(1, "", "not valid YAML: an escape or version number is out of range")])
-    if node is None:
-        _refuse(path, [_Problem(1, "", "empty, it has no fields")])
-    if not isinstance(node, yaml.MappingNode):
-        line = node.start_mark.line + 1
-        _refuse(path, [_Problem(line, "", f"must be lines of `name: value`, got {_as_shown(node)}")])
-    outline = _Outline()
-    outline.values.update(_values(node, (), outline))
-    return outline
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> _Problem:
-    what = error.problem or "cannot be read"
-    opened_here = error.context_mark if "end of stream" in what else None
-    mark = opened_here or error.problem_mark
-    line = mark.line + 1 if mark else 1
-    if isinstance(error, _NotAllowed):
-        return _Problem(line, "", what)
-    if "'\\t'" in what or re.match(r" *\t", (text.splitlines()[line - 1 : line] or [""])[0]):
-        what = "a tab cannot indent, use spaces"
-    return _Problem(line, "", f"not valid YAML: {files.printable(what)}")
-
-
-def _values(mapping: yaml.MappingNode, inside: Location, outline: _Outline) -> dict[str, object]:
-    """The values of a mapping, by name; places and repeated or odd names go to the outline."""
-    values: dict[str, object] = {}
-    for key, node in mapping.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode) or not key.value.isprintable():
-            name = _as_shown(key)
-            outline.problems.append(_Problem(line, _dotted(inside), f"a name must be a word, got {name}"))
-            continue
-        location = (*inside, key.value)
-        if location in outline.places:
-            first = outline.places[location].line
-            outline.problems.append(_Problem(line, _dotted(location), f"given twice, first on line {first}"))
-            continue
-        outline.places[location] = _Place(line, _as_shown(node))
-        values[key.value] = _value(node, location, outline)
-    return values
-
-
-def _value(node: yaml.Node, location: Location, outline: _Outline) -> object:
-    if isinstance(node, yaml.MappingNode):
-        return _values(node, location, outline)
-    if isinstance(node, yaml.SequenceNode):
-        return list(node.value)  # no field is a list: the checks refuse it, whatever it holds
-    text: str = node.value
-    match node.tag:
-        case tag if tag == _NULL:
-            return None
-        case tag if tag == _BOOL:
-            return text == "true"
-        case tag if tag == _INT:
-            return int(text)
-        case tag if tag == _FLOAT:
-            return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-        case _:
-            return text
-
-
-def _as_shown(node: yaml.Node) -> str:
-    """How a message shows a value: as it stands in the file, words in quotes, and not too much of it."""
-    if isinstance(node, yaml.MappingNode):
-        return "a group of fields"
-    if isinstance(node, yaml.SequenceNode):
-        return "a list"
-    text = _shortened(node.value)
-    if node.tag == _NULL:
-        return "nothing"
-    return f'"{files.printable(text)}"' if node.tag == _STR else text
-
-
-def _dotted(location: Location) -> str:
-    return files.printable(".".join(map(_shortened, location)))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
-
-
-def _problem(details: ErrorDetails, outline: _Outline) -> _Problem:
+def _problem(details: ErrorDetails, outline: Outline) -> Problem:
     """A mistake that pydantic found, in our words and with its line."""
     location = tuple(str(part) for part in details["loc"])
     place = outline.places.get(location)
     if place is None:  # missing: the line of its section
-        place = outline.places.get(location[:-1], _Place(1, ""))
+        place = outline.places.get(location[:-1], Place(1, ""))
     what = _what(details, location, place.text)
-    return _Problem(place.line, _dotted(location), what, is_missing=details["type"] == "missing")
+    return Problem(place.line, dotted(location), what, is_missing=details["type"] == "missing")
 
 
 _EXPECTED = {
@@ -421,7 +245,7 @@ def changed(settings: SettingsT, changes: Mapping[str, tuple[str, object]]) -> S
         details = error.errors()[0]
         field = str(details["loc"][0])
         option, value = changes[field]
-        what = _what(details, (field,), _shortened(str(value)))
+        what = _what(details, (field,), shortened(str(value)))
         raise UserError(f"{option}: {what}", "`--help` shows each option with its range") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from sine_cli.cli.main import run
+from sine_cli.mini.vocabulary import phrase
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import list_runs
@@ -25,12 +26,12 @@ PICTURES = {
     "cat": ROOT / "tests" / "pictures" / "cat.jpg",
 }
 EDITS = {
-    "at night": "a {} at night",
-    "in the snow": "a {} in the snow",
-    "watercolor": "a watercolor painting of a {}",
-    "stone": "a stone sculpture of a {}",
-    "pencil": "a pencil sketch of a {}",
-    "neon": "a neon sign of a {}",
+    "at night": "{} at night",
+    "in the snow": "{} in the snow",
+    "watercolor": "a watercolor painting of {}",
+    "stone": "a stone sculpture of {}",
+    "pencil": "a pencil sketch of {}",
+    "neon": "a neon sign of {}",
 }
 
 
@@ -40,16 +41,12 @@ def sine(*arguments: str) -> None:
         sys.exit(code)
 
 
-def phrase(prompt: str, noun: str) -> str:
-    return prompt.format(noun).replace("a elephant", "an elephant")
-
-
 def strip(noun: str, root: Path) -> Image.Image:
     """A picture beside its edits; tunes and edits it where that is not done."""
     if not root.exists():
         sine("init", str(PICTURES[noun]), "--class", noun, "--base", "mini", "--dir", str(root))
     sine("tune", "--project", str(root))
-    prompts = [phrase(prompt, noun) for prompt in EDITS.values()]
+    prompts = [prompt.format(phrase(noun)) for prompt in EDITS.values()]
     sine("edit", *prompts, "--project", str(root))
     project = Project(root)
     newest = {one.record["prompt"]: one.path for one in list_runs(project.edits_dir)}
@@ -60,7 +57,7 @@ def strip(noun: str, root: Path) -> Image.Image:
         cell=lambda row, column: cells[column],
         columns=list(EDITS),
         rows=[""],
-        title=phrase("sine edit, a {}", noun),
+        title=f"sine edit, {phrase(noun)}",
         cell_size=Size(cells[0].height, cells[0].width),
     )
 

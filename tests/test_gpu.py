@@ -13,6 +13,7 @@ from sine_cli.workflow import open as opening
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.tune import TuneInterrupted, tune
+from tests.benchmarks.memory import measured, write_base
 
 DEMO = Path(__file__).parents[1] / "templates" / "demo" / "castle.png"
 
@@ -49,3 +50,13 @@ def test_an_adapter_tuned_on_the_accelerator_edits_alike_there_and_on_the_cpu(
     monkeypatch.setattr(opening, "best_device", lambda: torch.device("cpu"))
     here = made(project, manifest)
     assert np.abs(there - here).mean() < 0.01
+
+
+@pytest.mark.parametrize(("name", "most"), [("sd15", 8), ("sdxl", 16)])
+def test_real_shapes_tune_and_edit_at_their_native_size_within_a_card(
+    name: str, most: int, tmp_path: Path
+) -> None:
+    write_base(tmp_path / "base", name)
+    figures = measured(tmp_path / "base", name, "low", tmp_path, steps=3, pool=2, edit_steps=4)
+    assert figures.tuning_memory < most * 1e9
+    assert figures.edit_memory < most * 1e9

@@ -264,7 +264,9 @@ def test_a_grid_has_a_cell_for_each_value_and_a_sheet(sine: "Sine", girl: Path) 
         f"K{K:04d}_v{v:.2f}.png" for K in (0, 500, 1000) for v in (0.5, 0.75)
     ]
     assert all(size(cell) == (16, 24) for cell in (folder / "cells").iterdir())
-    assert done.err.splitlines()[-1] == "cell 6 of 6  12/12"
+    *_, last, took = done.err.splitlines()
+    assert last == "cell 6 of 6  12/12"
+    assert re.fullmatch(TOOK, took)
 
     edited = sine(
         *("edit", "a boat", "--project", girl, "-K", "500", "-v", "0.75"),

@@ -296,6 +296,7 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
         **recipe,
         "count": 2,
         "seconds": result.seconds,
+        "peak_memory": result.peak_memory,
         **provenance,
     }
     with Image.open(result.pictures[0]) as image:

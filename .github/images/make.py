@@ -100,23 +100,33 @@ def tasks(work: Path) -> Image.Image:
     coffee = tuned(
         work / "spoon", PHOTOGRAPHS / "coffee.jpg", "--class", "cup of coffee", "--prompt", sentence
     )
-    snow, painting = "a castle in the snow", "a painting of a cat"
+    castle_painted, cat_painted = "a painting of a castle", "a painting of a cat"
+
+    def near(*options: str) -> Image.Image:
+        return edited(castle, castle_painted, "-v", "0.3", *options)
+
     rows = [
         row(
             ("source", Image.open(PICTURES["castle"]).convert("RGB")),
-            ("--size 128x256", edited(castle, snow, "--size", "128x256")),
-            ("the same, --no-position", edited(castle, snow, "--size", "128x256", "--no-position")),
-            ("--size 256x128", edited(castle, snow, "--size", "256x128")),
-            ("--crop 0,0,0.5,0.5", edited(castle, snow, "--crop", "0,0,0.5,0.5")),
-            ("--crop -0.2,-0.2,1.2,1.2", edited(castle, snow, "--crop=-0.2,-0.2,1.2,1.2")),
+            ("--size 128x256", near("--size", "128x256")),
+            (
+                "the same, --no-position",
+                near("--size", "128x256", "--no-position"),
+            ),
+            ("--size 256x128", near("--size", "256x128")),
+            ("--crop 0,0,0.5,0.5", near("--crop", "0,0,0.5,0.5")),
+            (
+                "--crop -0.2,-0.2,1.2,1.2",
+                near("--crop=-0.2,-0.2,1.2,1.2"),
+            ),
         ),
         row(
             ("a style", Image.open(PHOTOGRAPHS / "vestibule.jpg").convert("RGB")),
             ("painting of a castle", edited(style, "a painting of a castle")),
             ("painting of a tree", edited(style, "a painting of a tree")),
             ("a cat", Image.open(PICTURES["cat"]).convert("RGB")),
-            ("the style as --guide :0.3", edited(cat, painting, "--guide", f"{style}:0.3")),
-            ("--guide :0.5", edited(cat, painting, "--guide", f"{style}:0.5")),
+            ("-v 0.4 --guide STYLE:0.2", edited(cat, cat_painted, "-v", "0.4", "--guide", f"{style}:0.2")),
+            ("-v 0.5 --guide STYLE:0.4", edited(cat, cat_painted, "-v", "0.5", "--guide", f"{style}:0.4")),
         ),
         row(
             ("source", Image.open(PHOTOGRAPHS / "coffee.jpg").convert("RGB")),

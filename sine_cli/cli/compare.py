@@ -62,8 +62,8 @@ def compare(
     """Compare SINE with other methods, with a sheet of all.
 
     A row each for SINE, DreamBooth sampling (the tuned model alone), Textual Inversion (a word is tuned for
-    it once), SDEdit, ILVR and Prompt-to-Prompt, and how well each shows the prompt and how far it is from
-    the source.
+    it once; SDXL goes without), SDEdit, ILVR and Prompt-to-Prompt, and how well each shows the prompt and how
+    far it is from the source. -v is SINE's, -K SINE's and ILVR's; Prompt-to-Prompt samples by DDIM always.
 
     \b
     sine compare "a sculpture of a girl" -n 4

@@ -7,7 +7,7 @@ high t, where a picture is laid out, a small error of eps is a large one of the 
 steps cannot wait for it.
 
 Prior preservation adds the same loss on pictures that the base made of the class, so that the tuned model
-keeps knowing it (the paper's Appendix B finds that it costs fidelity).
+keeps knowing it (the paper's Appendix C finds that it costs fidelity).
 
 References:
     SINE, Eq. 1 and Sec. 3.3.  Progressive Distillation, Salimans and Ho, 2022 (v).

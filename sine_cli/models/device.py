@@ -40,13 +40,14 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def small_optimizer() -> NewOptimizer | None:
-    """AdamW with its moments in 8 bits, a quarter of the memory; None where bitsandbytes is not installed.
+def small_optimizer(device: torch.device) -> NewOptimizer | None:
+    """AdamW with its moments in 8 bits, a quarter of the memory; None where bitsandbytes is not installed, or
+    has nothing for the device.
 
     References:
         8-bit Optimizers via Block-wise Quantization, Dettmers et al., 2022.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if device.type == "mps" or importlib.util.find_spec("bitsandbytes") is None:
         return None
     optimizers: Any = importlib.import_module("bitsandbytes.optim")
     return lambda groups: optimizers.AdamW8bit(groups, weight_decay=0.0)

@@ -73,6 +73,8 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
         raise UserError(f"{file} is not a .safetensors file that can be read: {error}", hint) from error
     if not any("lora" in name for name in read):
         raise UserError(f"{file} is not a LoRA", hint)
+    if any("dora_scale" in name or "lora_magnitude_vector" in name for name in read):
+        raise UserError(f"{file} is a DoRA, whose scaled weights do not fit beside adapters", hint)
     try:
         loaded: Any = StableDiffusionXLLoraLoaderMixin.lora_state_dict(read, unet_config=unet.config)
         named, alphas = loaded

@@ -7,6 +7,7 @@ that the next process can tell what a dead one left behind.
 import contextlib
 import difflib
 import errno
+import hashlib
 import itertools
 import os
 import re
@@ -16,11 +17,13 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sine_cli.errors import SineError, UserError
 
 _PARTIAL = re.compile(r"\..+\.([1-9][0-9]{0,8})-[0-9]+\.partial", re.DOTALL)
 _NAME_KEPT = 40  # characters: a hidden name stays below the 255 bytes that file systems allow
+_PART = 1024 * 1024  # bytes that are hashed at once: adapters can have gigabytes
 _serial = itertools.count()
 
 
@@ -88,12 +91,30 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
     Raises:
         UserError: no such file (with a close name of the same folder), not a file, no permission, too large.
     """
+    with _opened(path) as file:
+        content = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(content) > limit:
+        raise UserError(f"{shown(path)} is larger than {limit:,} bytes", "name the file that sine wrote")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, hexadecimal. Raises UserError when it is not there or cannot be read."""
+    digest = hashlib.sha256()
+    with _opened(path) as file:
+        while part := file.read(_PART):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device could keep us waiting for ever
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise UserError(f"{shown(path)} is {kind}", "name a file")
         with path.open("rb") as file:
-            content = file.read(-1 if limit is None else limit + 1)
+            yield file
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"no such file: {shown(path)}", _closest(path)) from error
     except PermissionError as error:
@@ -102,9 +123,6 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
     except OSError as error:
         hint = f"look at it with `ls -l {typed(path)}`"
         raise UserError(f"cannot read {shown(path)}: {error.strerror}", hint) from error
-    if limit is not None and len(content) > limit:
-        raise UserError(f"{shown(path)} is larger than {limit:,} bytes", "name the file that sine wrote")
-    return content
 
 
 def _closest(path: Path) -> str:

@@ -6,16 +6,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import Adapter, attach_adapter, load_state
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import PromptReader
-from sine_cli.project.files import read_bytes, shown, storage_errors, write_bytes, write_text
+from sine_cli.project.files import read_bytes, replacing, sha256, shown, storage_errors, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
-from sine_cli.workflow.record import sha256
 
 UNET = "adapter.safetensors"
 TEXT = "text.safetensors"
@@ -34,6 +33,7 @@ class AdapterRecord(BaseModel):
         source_sha256: of `source.png`.  frequencies: octaves of the position's Fourier features.
         files: SHA-256 of the safetensors files.
         class_pictures: what decided about those of prior preservation; None without it.
+        low_memory, eight_bits: how it was computed, which moves its values a little.
         seconds: of tuning, interruptions left out.  peak_memory: bytes.  loss: mean over the last steps.
     """
 
@@ -52,6 +52,8 @@ class AdapterRecord(BaseModel):
     peak_memory: int
     device: str
     dtype: str
+    low_memory: bool = False
+    eight_bits: bool = False
     versions: dict[str, str]
 
 
@@ -65,7 +67,8 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
     states = {UNET: adapter.unet_state(), TEXT: adapter.text_state(), POSITION: adapter.position_state()}
     written = [name for name, state in states.items() if state]
     for name in written:
-        write_bytes(folder / name, save(states[name]))
+        with replacing(folder / name) as partial:
+            save_file(states[name], partial)
     whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in written})
     write_text(folder / RECORD, yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True))
     return whole

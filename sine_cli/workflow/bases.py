@@ -1,5 +1,6 @@
 """Which base a project uses: chosen once by `sine init`, found again by everything else."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def choose_base(name: str | None) -> ChosenBase:
     else:
         reason = ""
         if name not in presets() and Path(name).exists():
-            name = str(Path(name).resolve())
+            name = os.path.abspath(name)  # links are kept: the hub's cache has files as links to bare hashes
     location = _find(name, None)
     recommended = (
         load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.path))

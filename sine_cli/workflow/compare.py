@@ -28,7 +28,7 @@ from sine_cli.workflow.render import Recipe, recipe_of
 from sine_cli.workflow.scorers import load_scorer, locate_scorer, score_files, tell_unread
 from sine_cli.workflow.sheet import draw_sheet
 from sine_cli.workflow.size import Size
-from sine_cli.workflow.word import learn_word
+from sine_cli.workflow.word import can_learn_word, learn_word
 
 MOST_PICTURES = 100
 """Of one method."""
@@ -130,6 +130,10 @@ def compare(
         needs_adapter=not TUNED_METHODS.isdisjoint(request.methods),
         low_memory=request.low_memory,
     )
+    others = tuple(method for method in request.methods if method != "textual-inversion")
+    if others != request.methods and others and not can_learn_word(studio):
+        on_notice(f"textual-inversion learns a word of one text encoder, `{manifest.base}` has two: left out")
+        request = replace(request, methods=others)
     size = request.size or studio.default_size()
     z_0 = _source_latents(studio, size)
 

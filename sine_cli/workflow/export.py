@@ -74,17 +74,19 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
             f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
             "write the whole base with `sine export --merge`",
         )
-    location = find_base(manifest)
     name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
     path = out or project.exports_dir / name
     make_folder(path.parent)
 
     # 2. The whole base, tuned, or the LoRA under the names of other tools
     if form == MERGED:
-        _write_folder(_merged(project, record, location), path)
+        _write_folder(_merged(project, record, find_base(manifest)), path)
     else:
         lora = read_lora(project, record)
-        state = for_diffusers(lora) if form == "diffusers" else for_kohya(lora, unet_config(location.path))
+        if form == "diffusers":
+            state = for_diffusers(lora)
+        else:
+            state = for_kohya(lora, unet_config(find_base(manifest).path))
         write_bytes(path, save(state, metadata={"format": "pt"}))
     stays = record.tune.text_encoder and form != MERGED
     return ExportResult(path, form, record.tune.rank, record.source_prompt, stays)

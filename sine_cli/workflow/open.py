@@ -36,6 +36,7 @@ class Studio:
         record: of the adapter; None where no picture asked for needs one.
         guides: the record of each guide's adapter; None likewise.
         lora: the user's own LoRA on the base side, if any.
+        low_memory: whether large pictures are decoded in tiles, which moves their pixels a little.
     """
 
     project: Project
@@ -46,6 +47,7 @@ class Studio:
     guides: list[AdapterRecord | None]
     backbone: UNetBackbone
     lora: UserLora | None = None
+    low_memory: bool = False
 
     def default_size(self, crop: Box = WHOLE) -> Size:
         """The aspect of the source's crop at about the base's native area."""
@@ -105,6 +107,7 @@ class Studio:
             "adapter": self.adapter_files(),
             "guide_adapters": self.guide_adapters(),
             **({"lora": self.lora.as_dict()} if self.lora else {}),
+            **({"low_memory": True} if self.low_memory else {}),
             "device": self.base.device.type,
             "dtype": str(self.base.dtype).removeprefix("torch."),
             "versions": versions(),
@@ -160,7 +163,7 @@ def open_studio(
         factor=base.autoencoder.factor,
         base_rows=USER_LORA if lora else BASE,
     )
-    return Studio(project, manifest, location, base, record, records, backbone, lora)
+    return Studio(project, manifest, location, base, record, records, backbone, lora, low_memory)
 
 
 def _guide_record(guide: FoundGuide, manifest: Manifest, revision: str) -> AdapterRecord:

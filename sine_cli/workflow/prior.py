@@ -3,7 +3,7 @@
 They stay in `tuning/prior/`, and one is made again only where base, prompt, seed or settings changed.
 
 References:
-    DreamBooth, Ruiz et al., CVPR 2023, Sec. 3.3.  SINE, Appendix B, which decides against it.
+    DreamBooth, Ruiz et al., CVPR 2023, Sec. 3.3.  SINE, Appendix C, which decides against it.
 """
 
 import json

@@ -47,7 +47,9 @@ def draw_sheet(
     height, width = _cell_on_sheet(cell_size, len(rows), len(columns))
     text = max(14, min(height, width) // 9)
     font, title_font = ImageFont.load_default(text), ImageFont.load_default(round(text * 1.3))
-    label_width = round(max(font.getlength(line) for row in rows for line in row.splitlines())) + 3 * GAP
+    label_width = (
+        round(max((font.getlength(line) for row in rows for line in row.splitlines()), default=0)) + 3 * GAP
+    )
     top = 3 * text + 3 * GAP
     left = width + 2 * GAP + label_width
     sheet = Image.new(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sine_cli.errors import Interrupted, SineError
@@ -23,7 +23,16 @@ from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype, peak_memory, small_optimizer
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import Conditioning
-from sine_cli.project.files import make_folder, remove, shown, storage_errors, write_bytes, write_text
+from sine_cli.project.files import (
+    make_folder,
+    remove,
+    replacing,
+    sha256,
+    shown,
+    storage_errors,
+    write_bytes,
+    write_text,
+)
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.project.runs import save_picture
@@ -32,7 +41,7 @@ from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapt
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.prior import class_pictures, class_settings
-from sine_cli.workflow.record import sha256, versions
+from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size, default_size
 
@@ -97,6 +106,7 @@ def tune(
     picture = read_picture(project.source(manifest)).image
     location = find_base(manifest)
     device = best_device()
+    small = small_optimizer(device) if low_memory else None
     identity = {
         "base": manifest.base,
         "base_revision": location.revision,
@@ -107,6 +117,8 @@ def tune(
         "class_pictures": _class_pictures(manifest) if settings.prior else None,
         "device": device.type,
         "dtype": str(best_dtype(device)).removeprefix("torch."),
+        "low_memory": low_memory,
+        "eight_bits": bool(small),
         "versions": versions(),
     }
     record = intact_record(project)
@@ -147,7 +159,6 @@ def tune(
     examples = _encode(base, picture, size, settings, prior, on_progress, should_stop)
 
     # 6. The tuning, from its checkpoint where one fits
-    small = small_optimizer() if low_memory else None
     if low_memory and not small:
         on_notice("the optimiser keeps 32 bits; 8 are enough with `pip install 'sine-cli[low-memory]'`")
 
@@ -164,7 +175,7 @@ def tune(
         position=adapter.position_parameters(),
         new_optimizer=small or adamw,
     )
-    log = _Log(project, {**identity, "low_memory": low_memory, "8_bits": bool(small)}, started, on_notice)
+    log = _Log(project, identity, started, on_notice)
     log.restore(tuning)
     resumed_at = tuning.taken
 
@@ -330,7 +341,8 @@ class _Log:
         with storage_errors(self.file):
             make_folder(self.file.parent)
         about = {"identity": self.identity, "losses": json.dumps(self.losses), "seconds": str(self.seconds())}
-        write_bytes(self.file, save(tuning.state(), metadata=about))
+        with replacing(self.file) as partial:
+            save_file(tuning.state(), partial, metadata=about)
         self._write_losses()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sine_cli.errors import UserError
-from sine_cli.workflow.record import sha256
+from sine_cli.project.files import sha256
 
 STRONGEST = 10.0
 """Far beyond what any LoRA bears; more is a slip of the finger."""

@@ -13,15 +13,20 @@ from sine_cli.errors import SineError, UserError
 from sine_cli.method.textual_inversion import LEARNING_RATE, textual_inversion
 from sine_cli.models.text import TextEncoder
 from sine_cli.models.word import NewWord
-from sine_cli.project.files import make_folder, storage_errors, write_bytes
+from sine_cli.project.files import make_folder, sha256, storage_errors, write_bytes
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.prompts import naming
 from sine_cli.workflow.open import Studio
-from sine_cli.workflow.record import sha256, versions
+from sine_cli.workflow.record import versions
 from sine_cli.workflow.tune import plan_of
 
 WORD = "<picture>"
 FILE = "textual-inversion.safetensors"
+
+
+def can_learn_word(studio: Studio) -> bool:
+    """Whether the base has one text encoder, not two as SDXL."""
+    return isinstance(studio.base.text, TextEncoder)
 
 
 def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None]) -> None:

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 from statistics import fmean
 
+from sine_cli.mini.vocabulary import phrase
 from sine_cli.project.manifest import load_manifest
 from sine_cli.scoring.scorer import Score
 from sine_cli.workflow.compare import CompareRequest, compare
@@ -19,7 +20,7 @@ from sine_cli.workflow.tune import tune
 from tests.benchmarks.fidelity import HERE, project_of
 from tests.benchmarks.tradeoff import PICTURES
 
-PROMPTS = ("a pencil sketch of a {}", "a {} in the snow", "a {} at night", "a stone sculpture of a {}")
+PROMPTS = ("a pencil sketch of {}", "{} in the snow", "{} at night", "a stone sculpture of {}")
 
 
 def on_the_front(method: str, scores: dict[str, tuple[float, float]]) -> bool:
@@ -42,7 +43,9 @@ def main() -> None:
         manifest = load_manifest(project.manifest_path)
         tune(project, manifest, manifest.tune)
         for prompt in PROMPTS:
-            request = CompareRequest(prompt.format(noun), manifest.edit, tuple(METHODS), count=options.n)
+            request = CompareRequest(
+                prompt.format(phrase(noun)), manifest.edit, tuple(METHODS), count=options.n
+            )
             means.append(compare(project, manifest, request, on_notice=print).means)
     scores = {
         method: (

@@ -45,6 +45,12 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }
+AUTOENCODER: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+}
 CLIP_L = CLIPTextConfig(
     vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
 )
@@ -76,10 +82,7 @@ def write_base(folder: Path, name: str) -> None:
         index[f"text_encoder{suffix}"] = ["transformers", type(tower).__name__]
         index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
     AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
+        **AUTOENCODER,
         sample_size=1024 if large else 512,
         scaling_factor=0.13025 if large else 0.18215,
     ).half().save_pretrained(folder / "vae")

@@ -113,8 +113,14 @@ def test_sdxl_is_compared_by_every_method_but_textual_inversion(
     request = CompareRequest("a boat", EDIT, methods, Size(37, 51), scorer=str(tiny_clip))
     result = compare(made.project, made.manifest, request)
     assert [each.method for each in result.pictures] == [*methods]
+    told: list[str] = []
+    both = replace(request, methods=("sdedit", "textual-inversion"))
+    result = compare(made.project, made.manifest, both, on_notice=told.append)
+    assert [each.method for each in result.pictures] == ["sdedit"]
+    name = families["sdxl"]
+    assert told == [f"textual-inversion learns a word of one text encoder, `{name}` has two: left out"]
     with pytest.raises(UserError) as caught:
-        compare(made.project, made.manifest, replace(request, methods=("sdedit", "textual-inversion")))
+        compare(made.project, made.manifest, replace(request, methods=("textual-inversion",)))
     assert caught.value.message == (
         f"Textual Inversion learns a word of one text encoder, and the base `{families['sdxl']}` has two"
     )

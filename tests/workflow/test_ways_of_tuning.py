@@ -15,6 +15,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings, changed, load_manifest
 from sine_cli.project.presets import load_tuning_preset
 from sine_cli.project.runs import read_recipe
+from sine_cli.workflow.adapters import read_record
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.export import MERGED, export
 from sine_cli.workflow.guides import GuideRequest
@@ -213,7 +214,7 @@ def test_the_prior_changes_what_is_learned(untuned: Girl, tuned_once: Path) -> N
 
 def test_low_memory_learns_and_makes_the_same(untuned: Girl, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, and with the optimiser of 32 bits."""
-    monkeypatch.setattr("sine_cli.workflow.tune.small_optimizer", lambda: None)
+    monkeypatch.setattr("sine_cli.workflow.tune.small_optimizer", lambda device: None)
     monkeypatch.setattr("sine_cli.workflow.tune.best_dtype", lambda _: torch.float32)
     shutil.copytree("girl", "twin")
     tune(Project(Path("twin")), twin_manifest(), TUNE)
@@ -227,6 +228,11 @@ def test_low_memory_learns_and_makes_the_same(untuned: Girl, monkeypatch: pytest
     usual, low = (edit(untuned.project, untuned.manifest, request)[0] for request in requests)
     with Image.open(usual.pictures[0]) as one, Image.open(low.pictures[0]) as other:
         assert one.tobytes() == other.tobytes()
+    assert "low_memory" not in read_recipe(usual.pictures[0])
+    assert read_recipe(low.pictures[0])["low_memory"] is True
+    record = read_record(untuned.project)
+    assert (record.low_memory, record.eight_bits) == (True, False)
+    assert not tune(untuned.project, untuned.manifest, TUNE).already_there
 
 
 @pytest.mark.parametrize(

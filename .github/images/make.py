@@ -82,12 +82,16 @@ def row(*pictures: tuple[str, Image.Image]) -> Image.Image:
     """Pictures beside each other at one height, the words for each below it."""
     shown = [picture.resize((picture.width * HEIGHT // picture.height, HEIGHT)) for _, picture in pictures]
     font = ImageFont.load_default(13)
-    strip = Image.new("RGB", (sum(p.width + GAP for p in shown), HEIGHT + 26), "white")
+    widths = [
+        max(picture.width, round(font.getlength(words))) + GAP
+        for (words, _), picture in zip(pictures, shown, strict=True)
+    ]
+    strip = Image.new("RGB", (sum(widths), HEIGHT + 26), "white")
     draw, left = ImageDraw.Draw(strip), 0
-    for (words, _), picture in zip(pictures, shown, strict=True):
+    for (words, _), picture, width in zip(pictures, shown, widths, strict=True):
         strip.paste(picture, (left, 0))
         draw.text((left, HEIGHT + 4), words, "black", font)
-        left += picture.width + GAP
+        left += width
     return strip
 
 

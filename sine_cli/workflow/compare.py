@@ -138,9 +138,10 @@ def compare(
     z_0 = _source_latents(studio, size)
 
     # 3. The word of Textual Inversion, tuned once
+    word = None
     if "textual-inversion" in request.methods:
         whole = z_0 if size == studio.default_size() else _source_latents(studio, studio.default_size())
-        learn_word(
+        word = learn_word(
             studio, whole, lambda *steps: on_progress(CompareProgress("textual-inversion, tuning", *steps))
         )
 
@@ -156,6 +157,7 @@ def compare(
         ),
         z_0=z_0,
         maps=CrossAttentionMaps(studio.base.unet, places),
+        word=word,
         strength=request.strength,
         factor=request.factor or max(1, studio.base.native_latent_size // CELLS_LEFT),
     )

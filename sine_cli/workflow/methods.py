@@ -32,12 +32,14 @@ class Stage:
         z_0: latents of the source at the size of the pictures, (1, C, h, w).
         maps: of the U-Net's cross-attention, for the words that prompt and source prompt have in common, its
             token left out.
+        word: SHA-256 of the file that keeps Textual Inversion's, where it is among the methods.
         strength: of SDEdit.  factor: N of ILVR.
     """
 
     renderer: Renderer
     z_0: Tensor
     maps: CrossAttentionMaps
+    word: str | None
     strength: float
     factor: int
 
@@ -56,6 +58,7 @@ class Stage:
         values = {
             **recipe.as_dict(),
             "own_prompt": recipe.prompt,
+            "word": self.word,
             "strength": self.strength,
             "factor": self.factor,
             "maps_until": MAPS_UNTIL,
@@ -133,7 +136,7 @@ COMMON = ("own_prompt", "negative", "size", "guidance_scale", "steps", "solver")
 OWN = {
     "sine": ("seed", "source_prompt", "switch_step", "base_weight", "position"),
     "dreambooth": ("seed", "position"),
-    "textual-inversion": ("seed",),
+    "textual-inversion": ("seed", "word"),
     "sdedit": ("seed", "strength"),
     "ilvr": ("seed", "factor", "switch_step"),
     "prompt-to-prompt": ("source_prompt", "maps_until"),

@@ -29,12 +29,15 @@ def can_learn_word(studio: Studio) -> bool:
     return isinstance(studio.base.text, TextEncoder)
 
 
-def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None]) -> None:
+def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None]) -> str:
     """Teach the text encoder the word that means the picture, from a sentence like the source prompt.
 
     Args:
         z_0: latents of the whole picture, (1, C, h, w).
         on_step: called with the steps taken and all of them, and never where the word is known already.
+
+    Returns:
+        The hash of the file that keeps the word.
 
     Raises:
         UserError: a base with two text encoders (SDXL).
@@ -64,7 +67,7 @@ def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None])
     vector = _kept(file, about)
     if vector is not None:
         word.vector.data.copy_(vector)
-        return
+        return sha256(file)
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         return studio.backbone.base(x_t, t, text.encode_for_learning([sentence])[0].to(base.device))
@@ -81,6 +84,7 @@ def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None])
     with storage_errors(file):
         make_folder(file.parent)
     write_bytes(file, save({"vector": word.vector.detach().cpu()}, metadata=about))
+    return sha256(file)
 
 
 def _sentence(manifest: Manifest) -> str:

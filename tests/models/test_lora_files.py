@@ -191,6 +191,10 @@ def test_files_that_are_no_lora_for_this_base_are_refused(
     text = {"text_encoder.layers.0.q_proj.lora_A.weight": torch.zeros(2, 2)}
     saved(tmp_path, text)
     assert refusal(base, file) == f"{file} has nothing for the U-Net"
+    dora = f"{file} is a DoRA, whose scaled weights do not fit beside adapters"
+    for name in ("lora_unet_mid_block_proj_in.dora_scale", "unet.proj_in.lora_magnitude_vector"):
+        saved(tmp_path, {**text, name: torch.zeros(2)})
+        assert refusal(base, file) == dora
     file.write_bytes(b"not tensors")
     assert refusal(base, file).startswith(f"{file} is not a .safetensors file that can be read: ")
 

@@ -40,6 +40,14 @@ def test_a_folder_is_kept_by_its_whole_path_so_that_it_is_found_from_everywhere(
     assert chosen.tune == load_preset("mini").tune, "it is of mini's size"
 
 
+def test_a_link_keeps_its_name(tiny_base: Path, tmp_path: Path) -> None:
+    """The hub's cache has files as links to hashes, which do not end in .safetensors."""
+    link = tmp_path / "elsewhere" / "base"
+    link.parent.mkdir()
+    link.symlink_to(tiny_base)
+    assert choose_base(str(link)).name == str(link)
+
+
 def test_a_cached_repository_is_fixed_to_its_commit(cache: Path, tiny_base: Path, untuned: Girl) -> None:
     snapshot = write_hub_cache(cache, "painters/tiny-diffusion", COMMIT, tiny_base)
     chosen = choose_base("painters/tiny-diffusion")

@@ -131,7 +131,7 @@ def test_a_recipe_has_what_decides_about_the_method_s_picture_and_no_more(tuned:
     assert {method: {*recipe} - shared for method, recipe in recipes.items()} == {
         "sine": {"seed", "source_prompt", "switch_step", "base_weight", "position"},
         "dreambooth": {"seed", "position"},
-        "textual-inversion": {"seed"},
+        "textual-inversion": {"seed", "word"},
         "sdedit": {"seed", "strength"},
         "ilvr": {"seed", "factor", "switch_step"},
         "prompt-to-prompt": {"source_prompt", "maps_until"},

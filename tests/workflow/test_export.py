@@ -52,6 +52,15 @@ def test_an_adapter_that_is_not_the_recorded_one_is_refused(tuned: Girl) -> None
     assert not list(tuned.project.exports_dir.glob("*"))
 
 
+def test_the_lora_for_diffusers_is_exported_where_the_base_is_not(tuned: Girl) -> None:
+    elsewhere = tuned.manifest.model_copy(update={"base": "painters/nowhere"})
+    record = tuned.project.adapter_dir / "record.yaml"
+    record.write_text(
+        record.read_text("utf-8").replace(f"base: {tuned.manifest.base}\n", "base: painters/nowhere\n")
+    )
+    assert export(tuned.project, elsewhere, "diffusers").path.is_file()
+
+
 def test_an_untuned_project_is_refused(untuned: Girl) -> None:
     with pytest.raises(UserError, match="is not tuned yet"):
         export(untuned.project, untuned.manifest, "diffusers")

@@ -6,15 +6,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import Adapter, attach_adapter, load_state
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import PromptReader
-from sine_cli.project.files import read_bytes, replacing, sha256, shown, storage_errors, write_text
+from sine_cli.project.files import read_bytes, sha256, shown, storage_errors, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
+from sine_cli.workflow.tensors import write_tensors
 
 UNET = "adapter.safetensors"
 TEXT = "text.safetensors"
@@ -67,8 +68,7 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
     states = {UNET: adapter.unet_state(), TEXT: adapter.text_state(), POSITION: adapter.position_state()}
     written = [name for name, state in states.items() if state]
     for name in written:
-        with replacing(folder / name) as partial:
-            save_file(states[name], partial)
+        write_tensors(folder / name, states[name])
     whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in written})
     write_text(folder / RECORD, yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True))
     return whole

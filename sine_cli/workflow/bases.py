@@ -87,7 +87,8 @@ def choose_base(name: str | None) -> ChosenBase:
     else:
         reason = ""
         if name not in presets() and Path(name).exists():
-            name = os.path.abspath(name)  # links are kept: the hub's cache has files as links to bare hashes
+            # A link to a file keeps its name: the hub's cache has files as links to bare hashes.
+            name = os.path.abspath(name) if Path(name).is_file() else str(Path(name).resolve())
     location = _find(name, None)
     recommended = (
         load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.path))

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sine_cli.errors import Interrupted, SineError
@@ -26,7 +25,6 @@ from sine_cli.models.text import Conditioning
 from sine_cli.project.files import (
     make_folder,
     remove,
-    replacing,
     sha256,
     shown,
     storage_errors,
@@ -44,6 +42,7 @@ from sine_cli.workflow.prior import class_pictures, class_settings
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size, default_size
+from sine_cli.workflow.tensors import write_tensors
 
 ENCODED_AT_ONCE = 16 * 128**2
 """Pixels in one call of the autoencoder: 16 patches of `mini`, one of `sd15`."""
@@ -341,8 +340,7 @@ class _Log:
         with storage_errors(self.file):
             make_folder(self.file.parent)
         about = {"identity": self.identity, "losses": json.dumps(self.losses), "seconds": str(self.seconds())}
-        with replacing(self.file) as partial:
-            save_file(tuning.state(), partial, metadata=about)
+        write_tensors(self.file, tuning.state(), about)
         self._write_losses()
 
     def close(self) -> None:

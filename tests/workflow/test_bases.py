@@ -1,6 +1,7 @@
 """Which base a project uses: chosen once, found again, refused when it is another one."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,11 @@ def test_a_folder_is_kept_by_its_whole_path_so_that_it_is_found_from_everywhere(
     assert chosen.tune == load_preset("mini").tune, "it is of mini's size"
 
 
-def test_a_link_keeps_its_name(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_file_given_by_a_link_keeps_its_name(family_files: dict[str, Path], tmp_path: Path) -> None:
     """The hub's cache has files as links to hashes, which do not end in .safetensors."""
-    link = tmp_path / "elsewhere" / "base"
-    link.parent.mkdir()
-    link.symlink_to(tiny_base)
+    blob, link = tmp_path / "0123abc", tmp_path / "base.safetensors"
+    shutil.copyfile(family_files["sd1"], blob)
+    link.symlink_to(blob)
     assert choose_base(str(link)).name == str(link)
 
 

@@ -1,0 +1,23 @@
+"""Tensors to a safetensors file, straight from where they are: a copy of a whole U-Net may not fit."""
+
+import os
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sine_cli.project.files import replacing
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Write a file whole or not at all, `about` in its header. Raises SineError when the disk refuses."""
+    with replacing(path) as partial:
+        try:
+            save_file(tensors, partial, metadata=about)
+        except SafetensorError as error:
+            refused = re.search(r"\(os error (\d+)\)", str(error))
+            if refused is None:
+                raise
+            raise OSError(number := int(refused[1]), os.strerror(number)) from error

@@ -88,7 +88,7 @@ def write_tiny_base(
     for variant in variants:
         for name, model in parts.items():
             (model.half() if variant else model).save_pretrained(folder / name, variant=variant)
-    _scheduler(prediction).save_pretrained(folder / "scheduler")
+    scheduler(prediction).save_pretrained(folder / "scheduler")
     shutil.copytree(MINI / "tokenizer", folder / "tokenizer")
     (folder / "model_index.json").write_text(json.dumps(INDEX), "utf-8")
     return folder
@@ -165,7 +165,7 @@ def write_tiny_family(folder: Path, family: Family) -> Path:
             clip_tokenizer(pad, 77).save_pretrained(folder / f"tokenizer{suffix}")
             index[f"text_encoder{suffix}"] = ["transformers", model_class.__name__]
             index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
-    _scheduler("v_prediction" if family == "sd2" else "epsilon").save_pretrained(folder / "scheduler")
+    scheduler("v_prediction" if family == "sd2" else "epsilon").save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
     return folder
 
@@ -176,7 +176,8 @@ def single_file_metadata(family: Family) -> dict[str, str]:
     return {**said, "modelspec.prediction_type": "v"} if family == "sd2" else said
 
 
-def _scheduler(prediction: Prediction) -> DDIMScheduler:
+def scheduler(prediction: Prediction) -> DDIMScheduler:
+    """Stable Diffusion's."""
     return DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import FULL, merge
@@ -19,12 +18,12 @@ from sine_cli.project.files import (
     remove_abandoned,
     shown,
     storage_errors,
-    write_bytes,
 )
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_lora, read_record
 from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.tensors import write_tensors
 
 MERGED = "merged"
 LORAS = ("diffusers", "kohya")
@@ -76,18 +75,20 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
         )
     name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
     path = out or project.exports_dir / name
-    make_folder(path.parent)
 
     # 2. The whole base, tuned, or the LoRA under the names of other tools
     if form == MERGED:
-        _write_folder(_merged(project, record, find_base(manifest)), path)
+        parts = _merged(project, record, find_base(manifest))
+        make_folder(path.parent)
+        _write_folder(parts, path)
     else:
         lora = read_lora(project, record)
         if form == "diffusers":
             state = for_diffusers(lora)
         else:
             state = for_kohya(lora, unet_config(find_base(manifest).path))
-        write_bytes(path, save(state, metadata={"format": "pt"}))
+        make_folder(path.parent)
+        write_tensors(path, state, {"format": "pt"})
     stays = record.tune.text_encoder and form != MERGED
     return ExportResult(path, form, record.tune.rank, record.source_prompt, stays)
 

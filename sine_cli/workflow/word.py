@@ -6,18 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from sine_cli.errors import SineError, UserError
 from sine_cli.method.textual_inversion import LEARNING_RATE, textual_inversion
 from sine_cli.models.text import TextEncoder
 from sine_cli.models.word import NewWord
-from sine_cli.project.files import make_folder, sha256, storage_errors, write_bytes
+from sine_cli.project.files import make_folder, sha256, storage_errors
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.prompts import naming
 from sine_cli.workflow.open import Studio
 from sine_cli.workflow.record import versions
+from sine_cli.workflow.tensors import write_tensors
 from sine_cli.workflow.tune import plan_of
 
 WORD = "<picture>"
@@ -83,7 +83,7 @@ def learn_word(studio: Studio, z_0: Tensor, on_step: Callable[[int, int], None])
     word.vector.requires_grad_(False)
     with storage_errors(file):
         make_folder(file.parent)
-    write_bytes(file, save({"vector": word.vector.detach().cpu()}, metadata=about))
+    write_tensors(file, {"vector": word.vector.detach().cpu()}, about)
     return sha256(file)
 
 

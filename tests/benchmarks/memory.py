@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sine_cli.models.single_file import clip_tokenizer
@@ -26,6 +25,7 @@ from sine_cli.project.manifest import load_manifest, write_manifest
 from sine_cli.project.presets import load_preset
 from sine_cli.workflow.init import InitRequest, init
 from tests.benchmarks.fidelity import HERE, show
+from tests.tiny import scheduler
 
 PICTURE = HERE.parent / "pictures" / "cat.jpg"
 
@@ -89,14 +89,7 @@ def write_base(folder: Path, name: str) -> None:
     torch.set_default_dtype(torch.float16)  # at once, as SDXL's U-Net would take 10 GB in float32
     UNet2DConditionModel(**UNETS[name]).save_pretrained(folder / "unet")
     torch.set_default_dtype(torch.float32)
-    DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    ).save_pretrained(folder / "scheduler")
+    scheduler("epsilon").save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
 
 

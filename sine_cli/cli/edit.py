@@ -119,8 +119,7 @@ def edit(
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit
 
         def on_progress(p: EditProgress) -> None:
-            done = (p.picture - 1) * p.steps + p.step
-            update(done, p.pictures * p.steps, f"picture {p.picture} of {p.pictures}")
+            update(p.done, p.total, f"prompt {p.number} of {p.prompts}" if p.prompts > 1 else "sampling")
 
         request = EditRequest(
             texts,

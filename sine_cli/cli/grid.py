@@ -103,7 +103,7 @@ def grid(
         from sine_cli.workflow.grid import GridProgress, GridRequest, grid, resume_grid
 
         def on_progress(p: GridProgress) -> None:
-            update((p.cell - 1) * p.steps + p.step, p.cells * p.steps, f"cell {p.cell} of {p.cells}")
+            update(p.done, p.total, f"{p.cells} cells" + (f", {p.saved} there" if p.saved else ""))
 
         if prompt is None:
             result = resume_grid(opened, manifest, on_progress, console.warn, low_memory=low_memory)

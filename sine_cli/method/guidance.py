@@ -23,9 +23,9 @@ from typing import Any
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Branch:
-    """One conditional prediction of one of the models.
+    """One conditional prediction of one of the models. Two are the same only as one object.
 
     Args:
         prompt: what the model is told of the text, as its own text encoder made it; passed on as it is.
@@ -92,10 +92,14 @@ class GuidedModel:
 
     def __call__(self, x_t: Tensor, t: int) -> Tensor:
         """eps~ at time t, (B, C, h, w), for x_t of that shape."""
-        branches = [self.null, self.base, *self.guides]
-        weighted = [(w, b) for w, b in zip(self.guidance.weights(t), branches, strict=True) if w != 0]
+        weighted = self.weighted(t)
         predictions = self.backbone(x_t, t, [branch for _, branch in weighted])
         return mix([weight for weight, _ in weighted], predictions)
+
+    def weighted(self, t: int) -> tuple[tuple[float, Branch], ...]:
+        """The branches that count at time t, each with its weight."""
+        branches = [self.null, self.base, *self.guides]
+        return tuple((w, b) for w, b in zip(self.guidance.weights(t), branches, strict=True) if w != 0)
 
 
 def mix(weights: list[float], predictions: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The U-Net as the method sees it: base rows and the rows of one or more tuned models in one call.
+"""The U-Net as the method sees it: base rows and the rows of tuned models, of many pictures, in one call.
 
 A tuned model is the base with a LoRA and a position. Base rows see neither, bit for bit: each row gets the
 LoRA of its name, and a position is added to its model's rows alone. Where a model was tuned whole, its rows
@@ -17,12 +17,25 @@ from torch import Tensor, nn
 
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import WHOLE, Position
+from sine_cli.method.trajectories import Row
 from sine_cli.models.rows import BASE, TUNED, Rows
 from sine_cli.models.sdxl import size_and_crop
 from sine_cli.models.text import Conditioning
 
 SMALL_LATENTS = 32
 """Cells on a side up to which plain attention takes little memory."""
+
+CELLS_AT_ONCE = {"cuda": 40 * 64**2, "mps": 8 * 64**2, "cpu": 2 * 64**2}
+"""Latent cells in one call: as many rows as keep the device busy, in memory that it is likely to have."""
+
+
+@dataclass(frozen=True)
+class _Single:
+    """One picture's latents, (C, h, w), the branch to predict for them, and its place among the rows."""
+
+    x_t: Tensor
+    branch: Branch
+    place: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class UNetBackbone:
         self.tuned_models = tuned_models or {}
         self.factor = factor
         self.base_rows = base_rows
+        self._cells_at_once = CELLS_AT_ONCE[unet.device.type]
         self._knows_size = unet.config.addition_embed_type == "text_time"
         self._rows = Rows()
         self._placed: list[tuple[Position, Tensor, Tensor]] = []
@@ -62,16 +76,31 @@ class UNetBackbone:
             each.conv_in.register_forward_hook(self._add_position)
             self._rows.watch(each)
 
-    @torch.no_grad()
     def __call__(self, x_t: Tensor, t: int, branches: list[Branch]) -> list[Tensor]:
-        """A prediction for each branch, (B, C, h, w) in float32, at time t, in one call of each U-Net."""
-        predictions: dict[int, Tensor] = {}
+        """A prediction for each branch, (B, C, h, w) in float32, at time t, for the same latents."""
+        return self.predict([(x_t, branch) for branch in branches], t)
+
+    @torch.no_grad()
+    def predict(self, rows: list[Row], t: int) -> list[Tensor]:
+        """A prediction for each row, of the shape of its latents, in float32, at time t.
+
+        Args:
+            rows: latents, (B, C, h, w), all of one size, with the branch to predict for them. They go through
+                each U-Net in one call, or in as few as memory allows.
+        """
+        singles = [_Single(x, branch, i) for i, (x_t, branch) in enumerate(rows) for x in x_t]
+        # Rows of one adapter lie side by side, so that each LoRA is added to one slice
+        singles.sort(key=lambda single: (single.branch.tuned or "", single.place))
+        predictions: list[list[Tensor]] = [[] for _ in rows]
         for unet in self._unets():
-            here = [i for i, branch in enumerate(branches) if self._unet_of(branch.tuned) is unet]
-            if here:
-                together = self._predict(unet, x_t, t, [branches[i] for i in here])
-                predictions.update(zip(here, together.chunk(len(here)), strict=True))
-        return [predictions[i] for i in range(len(branches))]
+            here = [single for single in singles if self._unet_of(single.branch.tuned) is unet]
+            for single, prediction in zip(here, self._predict(unet, here, t), strict=True):
+                predictions[single.place].append(prediction)
+        return [torch.stack(each) for each in predictions]
+
+    def rows_at_once(self, height: int, width: int) -> int:
+        """How many rows of that many latent cells go through a U-Net in one call."""
+        return max(1, self._cells_at_once // (height * width))
 
     def prepare_tuning(self, *, low_memory: bool = False) -> None:
         """Take the attention whose backward pass is fast here, and with low memory compute activations twice.
@@ -109,15 +138,19 @@ class UNetBackbone:
         tuned = self.tuned_models.get(name) if name else None
         return self.unet if tuned is None or tuned.unet is None else tuned.unet
 
-    def _predict(self, unet: Any, x_t: Tensor, t: int, branches: list[Branch]) -> Tensor:
-        """Predictions of one U-Net, branch after branch."""
-        count = len(x_t)
-        prompts = [b.prompt for b in branches for _ in range(count)]
-        names = [b.tuned or self.base_rows for b in branches for _ in range(count)]
-        boxes = [b.box for b in branches for _ in range(count)]
-        with self._rows.named(names), self._placed_as(names, boxes):
-            x = x_t.repeat(len(branches), 1, 1, 1)
-            return self._forward(unet, x, torch.full((len(x),), t, device=x.device), prompts, boxes)
+    def _predict(self, unet: Any, singles: list[_Single], t: int) -> list[Tensor]:
+        """Predictions of one U-Net, row by row."""
+        predictions: list[Tensor] = []
+        while len(predictions) < len(singles):
+            start = len(predictions)
+            here = singles[start : start + self.rows_at_once(*singles[0].x_t.shape[1:])]
+            names = [single.branch.tuned or self.base_rows for single in here]
+            boxes = [single.branch.box for single in here]
+            with self._rows.named(names), self._placed_as(names, boxes):
+                x_t = torch.stack([single.x_t for single in here])
+                times = torch.full((len(here),), t, device=x_t.device)
+                predictions += self._forward(unet, x_t, times, [s.branch.prompt for s in here], boxes)
+        return predictions
 
     def _forward(
         self, unet: Any, x_t: Tensor, t: Tensor, prompts: list[Conditioning], boxes: Sequence[Tensor | None]

@@ -15,7 +15,7 @@ from sine_cli.project.runs import start_run, sweep
 from sine_cli.scoring.scorer import Score, ScorerIdentity, ranking
 from sine_cli.workflow.guides import GuideRequest, guide_recipes
 from sine_cli.workflow.open import open_studio
-from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
+from sine_cli.workflow.render import recipe_of, uses_tuned
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.size import WHOLE, Box, Size
 from sine_cli.workflow.user_lora import UserLora
@@ -59,13 +59,13 @@ class EditRequest:
 
 @dataclass(frozen=True)
 class EditProgress:
-    """Picture `picture` (from 1) of `pictures` has taken `step` of `steps`."""
+    """At prompt `number` (from 1) of `prompts`; the U-Net has made `done` of the `total` rows of all."""
 
     prompt: str
-    picture: int
-    pictures: int
-    step: int
-    steps: int
+    number: int
+    prompts: int
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -171,25 +171,24 @@ def edit(
 
     # 4. A run folder for each prompt, whole or not at all
     results: list[EditResult] = []
-    total = len(recipes) * request.count
     names = [f"{index + 1:04d}.png" for index in range(request.count)]
     for number, first in enumerate(recipes):
         run = start_run(project.edits_dir, first.prompt, datetime.now())
         started = time.monotonic()
         try:
-            for index, name in enumerate(names):
-                # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
-                recipe = replace(first, seed=first.seed + index)
-                step = _stepper(on_progress, recipe, number * request.count + index + 1, total)
-                run.save_image(name, renderer.picture(recipe, step), recipe.as_dict() | provenance)
+            # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
+            each = [replace(first, seed=first.seed + index) for index in range(request.count)]
+            pictures = renderer.pictures(each, _counter(on_progress, first.prompt, number, len(recipes)))
+            for name, recipe, picture in zip(names, each, pictures, strict=True):
+                run.save_image(name, picture, recipe.as_dict() | provenance)
             seconds = round(time.monotonic() - started, 2)
 
             # 6. Which are the best, where that is asked
             scores = None
             if scorer:
                 files = [run.folder / name for name in names]
-                each = score_files(scorer, files, first.prompt, studio.source_picture())
-                scores = Scores(scorer.identity, each, ranking(each)[: request.best])
+                scored = score_files(scorer, files, first.prompt, studio.source_picture())
+                scores = Scores(scorer.identity, scored, ranking(scored)[: request.best])
             record = {
                 "command": "edit",
                 **first.as_dict(),
@@ -203,10 +202,10 @@ def edit(
         except BaseException:
             run.discard()
             raise
-        pictures = [folder / name for name in names]
-        seeds = [first.seed + index for index in range(request.count)]
+        files = [folder / name for name in names]
+        seeds = [recipe.seed for recipe in each]
         results.append(
-            EditResult(first.prompt, folder, pictures, seeds, size, seconds, studio.peak_memory(), scores)
+            EditResult(first.prompt, folder, files, seeds, size, seconds, studio.peak_memory(), scores)
         )
     return results
 
@@ -222,7 +221,10 @@ def _weights(guides: tuple[GuideRequest, ...]) -> list[float]:
     return [guide.weights[0] for guide in guides]
 
 
-def _stepper(
-    on_progress: Callable[[EditProgress], None], recipe: Recipe, picture: int, pictures: int
-) -> Callable[[int], None]:
-    return lambda taken: on_progress(EditProgress(recipe.prompt, picture, pictures, taken, recipe.steps))
+def _counter(
+    on_progress: Callable[[EditProgress], None], prompt: str, number: int, prompts: int
+) -> Callable[[int, int], None]:
+    """Counts the rows of one prompt among those of all, which take as many each."""
+    return lambda done, total: on_progress(
+        EditProgress(prompt, number + 1, prompts, number * total + done, prompts * total)
+    )

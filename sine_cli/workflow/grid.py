@@ -65,12 +65,12 @@ class GridRequest:
 
 @dataclass(frozen=True)
 class GridProgress:
-    """Cell `cell` (from 1) of `cells` has taken `step` of `steps`."""
+    """`saved` of `cells` are there; the U-Net has made `done` of the `total` rows of those to be made now."""
 
-    cell: int
+    saved: int
     cells: int
-    step: int
-    steps: int
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _make(
     first, rows = recipes[0], _Rows(recipes)
     started = time.monotonic()
     try:
-        # 5. A picture a cell, saved as it is done
+        # 5. A picture a cell, made together where they share steps, and saved as they are done
         made = _make_cells(studio, run, recipes, on_progress, on_notice)
         seconds = round(time.monotonic() - started, 2)
 
@@ -279,14 +279,18 @@ def _make_cells(
     renderer = studio.renderer(recipes, on_notice)
     provenance = studio.provenance()
     rows = _Rows(recipes)
-    made = 0
-    for number, recipe in enumerate(recipes, start=1):
-        if (run.folder / _cell_name(recipe, rows)).is_file():
-            continue
-        picture = renderer.picture(recipe, _stepper(on_progress, number, len(recipes), recipe.steps))
+    missing = [recipe for recipe in recipes if not (run.folder / _cell_name(recipe, rows)).is_file()]
+    saved = len(recipes) - len(missing)
+
+    def on_rows(done: int, total: int) -> None:
+        on_progress(GridProgress(saved, len(recipes), done, total))
+
+    # The cells of one row of the sheet share most, so no batch parts them
+    pictures = renderer.pictures(missing, on_rows, together=len(_columns(recipes)))
+    for recipe, picture in zip(missing, pictures, strict=True):
         run.save_image(_cell_name(recipe, rows), picture, recipe.as_dict() | provenance)
-        made += 1
-    return made
+        saved += 1
+    return len(missing)
 
 
 def _cells(project: Project, request: GridRequest) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
@@ -424,9 +428,3 @@ def _plot(recipes: list[Recipe], scores: list[Score], scorer: ScorerIdentity) ->
         "distance": dict(zip(cells, (score.distance for score in scores), strict=True)),
     }
     return tradeoff_plot(measures, scorer.described(), rows.letter, rows.label)
-
-
-def _stepper(
-    on_progress: Callable[[GridProgress], None], cell: int, cells: int, steps: int
-) -> Callable[[int], None]:
-    return lambda taken: on_progress(GridProgress(cell, cells, taken, steps))

@@ -1,8 +1,7 @@
-"""One picture from one recipe: noise, guided sampling, decoding, cropping. For edits, cells and previews."""
+"""Pictures from recipes: noise, guided sampling, decoding, cropping. For edits, cells and previews."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from sine_cli.method.guidance import Branch, Guidance, Guide, GuidedModel
-from sine_cli.method.sampling import SOLVERS, draw_noise, sample
+from sine_cli.method.sampling import SOLVERS, draw_noise
+from sine_cli.method.trajectories import follow_together, grow, rows_of
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
 from sine_cli.models.rows import BASE, TUNED
@@ -121,26 +121,70 @@ class Renderer:
     base: Base
     backbone: UNetBackbone
     embeddings: dict[Reading, Conditioning]
+    _branches: dict[tuple[Reading, Box | None], Branch] = field(default_factory=dict, init=False, repr=False)
 
-    def picture(self, recipe: Recipe, on_step: Callable[[int], None] = lambda _: None) -> Image.Image:
+    def picture(self, recipe: Recipe) -> Image.Image:
         """The picture of a recipe, RGB, of exactly its size.
-
-        `on_step` is called after each sampling step with how many of them are taken.
 
         Raises:
             SineError: it came out with values that are not numbers.
         """
-        schedule = self.base.schedule
-        taken = count(1)
-        z_0 = sample(
-            self.guided(recipe),
-            self.noise(recipe),
-            schedule,
-            SOLVERS[recipe.solver](schedule),
-            recipe.steps,
-            lambda _: on_step(next(taken)),
+        return next(iter(self.pictures([recipe])))
+
+    def pictures(
+        self,
+        recipes: Sequence[Recipe],
+        on_rows: Callable[[int, int], None] = lambda *_: None,
+        *,
+        together: int = 1,
+    ) -> Iterator[Image.Image]:
+        """The pictures of recipes of one size, number of steps and solver, each as `picture` makes it.
+
+        They are sampled in batches, as many as go through the U-Net at once, and what pictures of a batch
+        share is computed once.
+
+        Args:
+            on_rows: called after each sampling step with the U-Net's rows that are done, and those of all.
+            together: the recipes come in groups of so many, which no batch parts.
+        """
+        batches = list(self._batches(recipes, together))
+        done, total = 0, sum(sum(self.rows(batch)) for batch in batches)
+
+        def on_step(rows: int) -> None:
+            nonlocal done
+            done += rows
+            on_rows(done, total)
+
+        for batch in batches:
+            for recipe, z_0 in zip(batch, self._sampled(batch, on_step), strict=True):
+                yield self.developed(recipe, z_0)
+
+    def rows(self, recipes: Sequence[Recipe]) -> list[int]:
+        """The U-Net's rows in each step, where these pictures are made together."""
+        pairs = self.base.schedule.pairs(recipes[0].steps)
+        models = [self.guided(recipe) for recipe in recipes]
+        tree = grow(models, [recipe.seed for recipe in recipes], [t for t, _ in pairs])
+        return [len(rows_of(paths)) for paths in tree]
+
+    def _batches(self, recipes: Sequence[Recipe], together: int) -> Iterator[Sequence[Recipe]]:
+        if recipes:
+            canvas, factor = self.canvas(recipes[0]), self.base.autoencoder.factor
+            at_once = self.backbone.rows_at_once(canvas.height // factor, canvas.width // factor)
+            size = max(at_once // together, 1) * together
+            yield from (recipes[start : start + size] for start in range(0, len(recipes), size))
+
+    def _sampled(self, recipes: Sequence[Recipe], on_step: Callable[[int], None]) -> list[Tensor]:
+        """Latents of the pictures, each (1, C, h, w)."""
+        first, schedule = recipes[0], self.base.schedule
+        noises = {recipe.seed: self.noise(recipe) for recipe in recipes}
+        return follow_together(
+            [self.guided(recipe) for recipe in recipes],
+            [noises[recipe.seed] for recipe in recipes],
+            self.backbone.predict,
+            SOLVERS[first.solver](schedule),
+            schedule.pairs(first.steps),
+            on_step,
         )
-        return self.developed(recipe, z_0)
 
     def noise(self, recipe: Recipe) -> Tensor:
         """What the recipe's picture begins with, (1, C, h, w)."""
@@ -159,26 +203,33 @@ class Renderer:
 
     def guided(self, recipe: Recipe) -> GuidedModel:
         """The model of the recipe, (x_t, t) -> eps~."""
-        null, target, *sources = (self.embeddings[reading] for reading in recipe.readings)
+        null, target, *sources = recipe.readings
         own = Guide(1 - recipe.base_weight, recipe.switch_step)
         others = (Guide(guide.weight, guide.switch_step) for guide in recipe.guides)
-        names = [name for name, _ in recipe.readings[2:]]
         box = self._box(recipe) if recipe.position else None
         return GuidedModel(
             backbone=self.backbone,
             guidance=Guidance(recipe.guidance_scale, (own, *others)),
-            null=Branch(null),
-            base=Branch(target),
-            guides=tuple(Branch(text, box, name) for text, name in zip(sources, names, strict=True)),
+            null=self._branch(null),
+            base=self._branch(target),
+            guides=tuple(self._branch(source, box) for source in sources),
         )
 
-    def _box(self, recipe: Recipe) -> Tensor:
+    def _branch(self, reading: Reading, box: Box | None = None) -> Branch:
+        """The same object for the same branch, whichever recipe asks for it."""
+        if (reading, box) not in self._branches:
+            model = None if reading[0] == BASE else reading[0]
+            place = None if box is None else torch.tensor(box, device=self.base.device)
+            self._branches[reading, box] = Branch(self.embeddings[reading], place, model)
+        return self._branches[reading, box]
+
+    def _box(self, recipe: Recipe) -> Box:
         """The recipe's part of the picture, and beyond its lower right edges what will be cropped away."""
         canvas = self.canvas(recipe)
         h1, w1, h2, w2 = recipe.crop or WHOLE
         height = (h2 - h1) * canvas.height / recipe.size.height
         width = (w2 - w1) * canvas.width / recipe.size.width
-        return torch.tensor([h1, w1, h1 + height, w1 + width], device=self.base.device)
+        return h1, w1, h1 + height, w1 + width
 
 
 def embed(base: Base, readings: Iterable[Reading]) -> dict[Reading, Conditioning]:

@@ -71,9 +71,7 @@ def test_an_interrupted_tuning_keeps_a_checkpoint_and_goes_on(
 
 
 def test_an_interrupted_edit_leaves_nothing(start: "Start", girl: Path) -> None:
-    code, out, err = interrupted_at(
-        start("edit", "a boat", "--steps", "600", "--size", "16x16"), "picture 1 of 1"
-    )
+    code, out, err = interrupted_at(start("edit", "a boat", "--steps", "600", "--size", "16x16"), "sampling")
     assert (code, out) == (130, "")
     assert err.endswith("error: interrupted\n")
     assert "Traceback" not in err
@@ -81,8 +79,8 @@ def test_an_interrupted_edit_leaves_nothing(start: "Start", girl: Path) -> None:
 
 
 def test_an_interrupted_grid_keeps_its_cells_and_goes_on(sine: "Sine", start: "Start", girl: Path) -> None:
-    grid = ["-K", "0,600", "-v", "0.5,0.7", "--size", "32x32", "--steps", "20", "-s", "4"]
-    code, out, err = interrupted_at(start("grid", "a red boat", *grid), "cell 2 of 4")
+    grid = ["-K", "0,600", "-v", "0.5,0.7", "--size", "768x768", "--steps", "4", "-s", "4"]
+    code, out, err = interrupted_at(start("grid", "a red boat", *grid), "4 cells, 2 there")
     assert (code, out) == (130, "")
     match = re.search(
         r"\nerror: interrupted\n\nhint: (\d) of 4 cells are kept; `sine grid --resume` goes on\n\Z", err
@@ -97,7 +95,7 @@ def test_an_interrupted_grid_keeps_its_cells_and_goes_on(sine: "Sine", start: "S
     done = sine("grid", "--resume")
     assert done.code == 0
     assert done.out == (
-        f"girl/grids/{name}/grid.png  4 cells, each 32 high, 32 wide, {kept} of them made before\n"
+        f"girl/grids/{name}/grid.png  4 cells, each 768 high, 768 wide, {kept} of them made before\n"
         "scores.csv and tradeoff.png beside it; alignment by mini, distance: features of mini\n"
     )
     assert [path.name for path in (girl / "grids").iterdir()] == [name]

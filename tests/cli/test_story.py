@@ -86,7 +86,7 @@ def test_a_picture_that_is_not_shipped_becomes_a_sculpture(
         rf"(girl/edits/{RUN}_a-sculpture-of-a-girl/0001\.png)  64 high, 48 wide, seed 0\n", edited.out
     )
     assert match
-    steps = "".join(f"picture 1 of 1  {i}/3\n" for i in (1, 2, 3))
+    steps = "".join(f"sampling  {rows}/8\n" for rows in (3, 6, 8))
     assert re.fullmatch(rf"project: girl\n{steps}{TOOK}\n", edited.err)
     assert size(match[1]) == (64, 48)
 
@@ -139,7 +139,7 @@ def test_several_prompts_make_several_run_folders(sine: "Sine", girl: Path) -> N
             rf"girl/edits/{RUN}_{name}/{number:04d}\.png  24 high, 40 wide, seed {seed}", line
         )
         assert size(line.partition("  ")[0]) == (24, 40)
-    assert [line for line in done.err.splitlines() if line.endswith("8/8")] == ["picture 4 of 4  8/8"]
+    assert [line for line in done.err.splitlines() if line.endswith("20/20")] == ["prompt 2 of 2  20/20"]
     assert len([*(girl / "edits").iterdir()]) == 2
 
 
@@ -265,7 +265,7 @@ def test_a_grid_has_a_cell_for_each_value_and_a_sheet(sine: "Sine", girl: Path) 
     ]
     assert all(size(cell) == (16, 24) for cell in (folder / "cells").iterdir())
     *_, last, took = done.err.splitlines()
-    assert last == "cell 6 of 6  12/12"
+    assert last == "6 cells  11/11"
     assert re.fullmatch(TOOK, took)
 
     edited = sine(
@@ -360,7 +360,7 @@ def grid_folder(out: str) -> str:
 def test_json_keeps_notices_on_stderr(sine: "Sine", girl: Path) -> None:
     done = sine("edit", "a boat", "--size", "16x16", "--steps", "1", "--json")
     assert parsed(done.out)["runs"]
-    assert re.fullmatch(rf"project: girl\npicture 1 of 1  1/1\n{TOOK}\n", done.err)
+    assert re.fullmatch(rf"project: girl\nsampling  2/2\n{TOOK}\n", done.err)
 
 
 def test_quiet_keeps_the_result_and_the_errors(sine: "Sine", girl: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from sine_cli.errors import Interrupted, UserError
+from sine_cli.models.backbone import CELLS_AT_ONCE
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import read_recipe, unfinished_runs
@@ -34,17 +36,23 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image).astype(int)
 
 
-def interrupt(girl: Girl, cell: int, request: GridRequest = ASKED) -> None:
-    """Ctrl-C in the middle of a cell."""
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of the sheet is a batch, as it is where pictures are large."""
+    monkeypatch.setitem(CELLS_AT_ONCE, "cpu", 1)
+
+
+def interrupt(girl: Girl, request: GridRequest = ASKED, saved: int = 2) -> None:
+    """Ctrl-C once so many cells are saved."""
     with pytest.raises(Interrupted) as caught:
-        grid(girl.project, girl.manifest, request, on_progress=interrupting(cell))
+        grid(girl.project, girl.manifest, request, on_progress=interrupting(saved))
     cells = len(request.switch_steps) * len(request.base_weights)
-    assert caught.value.hint == f"{cell - 1} of {cells} cells are kept; `sine grid --resume` goes on"
+    assert caught.value.hint == f"{saved} of {cells} cells are kept; `sine grid --resume` goes on"
 
 
-def interrupting(cell: int) -> Any:
+def interrupting(saved: int) -> Any:
     def progress(made: GridProgress) -> None:
-        if made.cell == cell and made.step == 2:
+        if made.saved == saved:
             raise KeyboardInterrupt
 
     return progress
@@ -90,23 +98,27 @@ def test_a_grid_is_a_folder_with_its_cells_a_sheet_and_a_record(tuned: Girl) -> 
     assert [path.name for path in tuned.project.grids_dir.iterdir()] == [result.folder.name]
 
 
-def test_progress_counts_cells_and_their_steps(tuned: Girl) -> None:
+def test_progress_counts_the_rows_of_the_unet_and_the_cells_that_are_saved(tuned: Girl) -> None:
+    """At t = 751 and 501 the two K of a v share their three rows; then each has two of its own."""
     told: list[GridProgress] = []
     grid(tuned.project, tuned.manifest, ASKED, told.append)
-    assert told == [GridProgress(cell, 4, step, 4) for cell in range(1, 5) for step in range(1, 5)]
+    of_one_v = [3, 3, 2 + 2, 2 + 2]
+    done = list(accumulate([*of_one_v, *of_one_v]))
+    saved = [0] * 4 + [2] * 4
+    assert told == [GridProgress(s, 4, d, done[-1]) for s, d in zip(saved, done, strict=True)]
 
 
 def test_an_interrupted_grid_goes_on_and_makes_no_cell_twice(tuned: Girl) -> None:
-    interrupt(tuned, cell=2)
+    interrupt(tuned)
     (left,) = unfinished_runs(tuned.project.grids_dir)
-    assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:1]
+    assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:2]
     assert not left.final.exists()
     first = (left.folder / "cells" / CELLS[0]).stat()
 
     told: list[GridProgress] = []
     result = resume_grid(tuned.project, tuned.manifest, told.append)
-    assert result.made == 3
-    assert sorted({progress.cell for progress in told}) == [2, 3, 4]
+    assert result.made == 2
+    assert {progress.saved for progress in told} == {2}
     assert result.folder == left.final
     again = pictures(result)[0].stat()
     assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
@@ -128,21 +140,21 @@ def test_an_interrupted_grid_goes_on_and_makes_no_cell_twice(tuned: Girl) -> Non
 
 
 def test_a_grid_may_be_interrupted_again_and_again(tuned: Girl) -> None:
-    interrupt(tuned, cell=2)
+    interrupt(tuned, saved=0)
     with pytest.raises(KeyboardInterrupt):
-        resume_grid(tuned.project, tuned.manifest, interrupting(3))
+        resume_grid(tuned.project, tuned.manifest, interrupting(2))
     assert resume_grid(tuned.project, tuned.manifest).made == 2
 
 
 def test_the_newest_of_two_interrupted_grids_goes_on(tuned: Girl) -> None:
-    interrupt(tuned, cell=2)
-    interrupt(tuned, cell=2, request=replace(ASKED, prompt="a wooden girl"))
+    interrupt(tuned)
+    interrupt(tuned, request=replace(ASKED, prompt="a wooden girl"))
     assert resume_grid(tuned.project, tuned.manifest).prompt == "a wooden girl"
     assert resume_grid(tuned.project, tuned.manifest).prompt == PROMPT
 
 
 def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) -> None:
-    interrupt(tuned, cell=2)
+    interrupt(tuned)
     (left,) = unfinished_runs(tuned.project.grids_dir)
     tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))
     with pytest.raises(UserError) as caught:
@@ -152,9 +164,9 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
         == f"{left.final} was begun with another adapter or base than the project has now"
     )
     assert caught.value.hint == f'start it anew: `sine grid "{PROMPT}"`'
-    assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:1]
+    assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:2]
     tune(tuned.project, tuned.manifest, TUNE)
-    assert resume_grid(tuned.project, tuned.manifest).made == 3, "with the first adapter it still can"
+    assert resume_grid(tuned.project, tuned.manifest).made == 2, "with the first adapter it still can"
 
 
 def test_without_an_interrupted_grid_there_is_nothing_to_go_on_with(tuned: Girl) -> None:
@@ -176,7 +188,7 @@ def test_without_an_interrupted_grid_there_is_nothing_to_go_on_with(tuned: Girl)
     ],
 )
 def test_a_damaged_request_is_told(tuned: Girl, request_text: str) -> None:
-    interrupt(tuned, cell=2)
+    interrupt(tuned)
     (left,) = unfinished_runs(tuned.project.grids_dir)
     (left.hidden / "request.yaml").write_text(request_text)
     with pytest.raises(UserError) as caught:
@@ -187,9 +199,9 @@ def test_a_damaged_request_is_told(tuned: Girl, request_text: str) -> None:
 
 def test_a_grid_of_the_base_alone_needs_no_tuning_and_goes_on_without(untuned: Girl) -> None:
     request = replace(ASKED, switch_steps=[0, 400], base_weights=[1.0])
-    interrupt(untuned, cell=2, request=request)
+    interrupt(untuned, request, saved=0)
     result = resume_grid(untuned.project, untuned.manifest)
-    assert result.made == 1
+    assert result.made == 2
     assert np.array_equal(pixels(pictures(result)[0]), pixels(pictures(result)[1])), "at v = 1 there is no K"
 
 
@@ -273,14 +285,14 @@ def test_a_grid_goes_on_with_the_scorer_that_was_asked_for_from_anywhere(
     tuned: Girl, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relative = os.path.relpath(tiny_clip)
-    interrupt(tuned, cell=2, request=replace(ASKED, scorer=relative))
+    interrupt(tuned, request=replace(ASKED, scorer=relative))
     project = Project(tuned.project.root.resolve())
     monkeypatch.chdir("girl")
     assert resume_grid(project, load_manifest(project.manifest_path)).scorer.name == str(tiny_clip)
 
 
 def test_a_grid_that_was_begun_before_grids_were_scored_goes_on_with_the_bundled_scorer(tuned: Girl) -> None:
-    interrupt(tuned, cell=2)
+    interrupt(tuned)
     (left,) = unfinished_runs(tuned.project.grids_dir)
     path = left.hidden / "request.yaml"
     request = yaml.safe_load(path.read_text("utf-8"))
@@ -300,13 +312,13 @@ def test_a_scorer_that_is_gone_keeps_an_interrupted_grid_as_it_was(
     tuned: Girl, tiny_clip: Path, tmp_path: Path
 ) -> None:
     moved = Path(shutil.copytree(tiny_clip, tmp_path / "clip"))
-    interrupt(tuned, cell=2, request=replace(ASKED, scorer=str(moved)))
+    interrupt(tuned, request=replace(ASKED, scorer=str(moved)))
     shutil.rmtree(moved)
     with pytest.raises(UserError) as caught:
         resume_grid(tuned.project, tuned.manifest)
     assert caught.value.message == f"no such folder: {moved}"
     shutil.copytree(tiny_clip, moved)
-    assert resume_grid(tuned.project, tuned.manifest).made == 3
+    assert resume_grid(tuned.project, tuned.manifest).made == 2
 
 
 def test_an_interruption_while_scoring_keeps_every_cell(tuned: Girl, monkeypatch: pytest.MonkeyPatch) -> None:

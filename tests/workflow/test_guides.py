@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from sine_cli.errors import Interrupted, UserError
+from sine_cli.models.backbone import CELLS_AT_ONCE
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest, write_manifest
 from sine_cli.project.runs import read_recipe, unfinished_runs
@@ -279,8 +280,10 @@ def test_a_grid_over_v_may_have_a_guide(tuned: Girl, style: Girl) -> None:
 def test_an_interrupted_grid_goes_on_from_anywhere_and_not_with_another_guide(
     tuned: Girl, style: Girl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(CELLS_AT_ONCE, "cpu", 1)
+
     def progress(made: GridProgress) -> None:
-        if made.cell == 3:
+        if made.saved == len(ASKED.switch_steps):
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted):

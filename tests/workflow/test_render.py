@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sine_cli.method.guidance import Branch
 from sine_cli.method.sampling import draw_noise
+from sine_cli.method.trajectories import Row
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.rows import BASE, TUNED
 from sine_cli.models.text import Conditioning
@@ -40,10 +41,13 @@ class Recorder:
         self.asked: dict[int, list[Branch]] = {}
         self.noise: Tensor | None = None
 
-    def __call__(self, x_t: Tensor, t: int, branches: list[Branch]) -> list[Tensor]:
-        self.noise = x_t if self.noise is None else self.noise
-        self.asked[t] = branches
-        return [0.1 * x_t for _ in branches]
+    def predict(self, rows: list[Row], t: int) -> list[Tensor]:
+        self.noise = rows[0][0] if self.noise is None else self.noise
+        self.asked[t] = [branch for _, branch in rows]
+        return [0.1 * x_t for x_t, _ in rows]
+
+    def rows_at_once(self, height: int, width: int) -> int:
+        return 64
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ ScaleOption = Annotated[
     typer.Option("-w", "--guidance-scale", help="Classifier-free guidance, 1 to 100."),
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Sampling steps, 1 to 1000.")]
-SolverOption = Annotated[str | None, typer.Option("--solver", help="ddim or dpm++.")]
+SolverOption = Annotated[str | None, typer.Option("--solver", help="ddim, euler, dpm++ or unipc.")]
 NegativeOption = Annotated[
     str | None,
     typer.Option("--negative", help="What must not be in the picture."),

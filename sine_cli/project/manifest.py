@@ -123,7 +123,7 @@ class EditSettings(_Section):
     base_weight: Share  # v
     guidance_scale: float = Field(ge=1, le=100)  # w
     steps: int = Field(ge=1, le=1000)
-    solver: Literal["ddim", "dpm++"]
+    solver: Literal["ddim", "euler", "dpm++", "unipc"]
     negative: Annotated[str, Field(max_length=10_000)] = ""
 
 

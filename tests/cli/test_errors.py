@@ -84,7 +84,7 @@ def told(message: str, hint: str) -> str:
         ("edit x -p girl -w inf", "-w: must be a finite number, got inf", RANGES),
         ("edit x -p girl --steps 0", "--steps: must be at least 1, got 0", RANGES),
         ("edit x -p girl --steps 1001", "--steps: must be at most 1000, got 1001", RANGES),
-        ("edit x -p girl --solver euler", "--solver: must be ddim or dpm++, got euler", RANGES),
+        ("edit x -p girl --solver heun", "--solver: must be ddim, euler, dpm++ or unipc, got heun", RANGES),
         ("edit x -p girl -n 0", "-n: must be from 1 to 1000, got 0", "for example `-n 4`"),
         ("edit x -p girl -n 1001", "-n: must be from 1 to 1000, got 1001", "for example `-n 4`"),
         (
@@ -443,7 +443,7 @@ def edit_manifest(project: Path, before: str, after: str) -> int:
         ("  steps: 4", "  steps: -5", "tune.steps: must be at least 1, got -5"),
         ("  steps: 4", "  step: 4", "tune.step: unknown key; did you mean `steps`? (and 1 more)"),
         ("  switch_step:", "  switch_step: 2000", "edit.switch_step: must be at most 1000, got 2000"),
-        ("  solver:", "  solver: euler", 'edit.solver: must be ddim or dpm++, got "euler"'),
+        ("  solver:", "  solver: heun", 'edit.solver: must be ddim, euler, dpm++ or unipc, got "heun"'),
         ("  patches:", "  patches: maybe", 'tune.patches: must be true or false, got "maybe"'),
         ("base: mini", "base: ''", 'base: must not be empty, got ""'),
     ],

@@ -1,14 +1,17 @@
 """Solvers against diffusers' over whole trajectories of a nonlinear toy model; noise, picture by picture."""
 
+import copy
 from typing import Any, get_args
 
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
-from sine_cli.method.sampling import DDIM, SOLVERS, DPMSolverPP, draw_noise, sample
+from sine_cli.method.sampling import DDIM, SOLVERS, DPMSolverPP, draw_noise, follow, sample
 from sine_cli.method.schedule import NoiseSchedule, Prediction, Spacing
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -133,6 +136,56 @@ def test_dpm_solver_is_diffusers_dpm_solver(
         torch.testing.assert_close(x, x_expected, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers with numpy 2
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("to_one", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 25, 100])
+def test_unipc_is_diffusers_unipc(prediction: Prediction, to_one: bool, steps: int) -> None:
+    theirs: Any = UniPCMultistepScheduler(
+        **BETAS,
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        solver_order=2,
+        solver_type="bh2",
+        final_sigmas_type="zero" if to_one else "sigma_min",
+    )
+    theirs.set_timesteps(steps)
+    final = 1.0 if to_one else float(theirs.alphas_cumprod[0])
+    schedule = schedule_of(theirs, prediction, "trailing", 1, final)
+    assert theirs.timesteps.tolist() == [t for t, _ in schedule.pairs(steps)]
+    ours = trajectory(schedule, "unipc", steps, start(torch.float32))
+    expected = trajectory_of_diffusers(theirs, start(torch.float32))
+    for x, x_expected in zip(ours, expected, strict=True):
+        torch.testing.assert_close(x, x_expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("steps", [1, 2, 25, 100])
+def test_euler_is_diffusers_euler(prediction: Prediction, steps: int) -> None:
+    """diffusers' latents are ours over sqrt(alpha_bar), and its model is given them scaled back."""
+    theirs: Any = EulerDiscreteScheduler(**BETAS, prediction_type=prediction, timestep_spacing="trailing")
+    theirs.set_timesteps(steps)
+    schedule = schedule_of(theirs, prediction, "trailing", 1, float(theirs.alphas_cumprod[0]))
+    x = start(torch.float32) / schedule.alpha_bar_at(int(theirs.timesteps[0])) ** 0.5
+    for t in theirs.timesteps:
+        x = theirs.step(toy_model(theirs.scale_model_input(x, t), int(t)), t, x).prev_sample
+    ours = trajectory(schedule, "euler", steps, start(torch.float32))
+    torch.testing.assert_close(ours[-1], x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_copy_of_a_solver_goes_on_by_itself(solver: str) -> None:
+    schedule = schedule_of(DDIMScheduler(**BETAS), "epsilon", "leading", 1, 1.0)
+    pairs, x = schedule.pairs(8), start(torch.float64)
+    first = SOLVERS[solver](schedule)
+    half = follow(toy_model, x, first, pairs[:4])
+    second = copy.copy(first)
+    one = follow(toy_model, half, first, pairs[4:])
+    other = follow(lambda x_t, t: 0.5 * toy_model(x_t, t), half, second, pairs[4:])
+    assert torch.equal(one, follow(toy_model, x, SOLVERS[solver](schedule), pairs))
+    assert not torch.allclose(one, other)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 25, 1000])
 def test_a_model_that_knows_the_picture_leads_to_it(solver: str, steps: int) -> None:
@@ -164,18 +217,21 @@ def test_a_schedule_that_ends_in_pure_noise_samples_like_diffusers(steps: int) -
     expected = trajectory_of_diffusers(theirs, start(torch.float32))[-1]
     z_0 = trajectory(schedule, "ddim", steps, start(torch.float32))[-1]
     torch.testing.assert_close(z_0, expected, rtol=1e-4, atol=1e-4)
-    # The first step of both solvers is of first order, and then the same.
-    first = [trajectory(schedule, solver, steps, start(torch.float32))[0] for solver in ("ddim", "dpm++")]
-    torch.testing.assert_close(first[1], first[0])
-    assert all(torch.isfinite(x).all() for x in trajectory(schedule, "dpm++", steps, start(torch.float32)))
+    # The first step of all solvers is of first order, and then the same.
+    first = [trajectory(schedule, solver, steps, start(torch.float32))[0] for solver in SOLVERS]
+    for each in first[1:]:
+        torch.testing.assert_close(each, first[0])
+    for solver in SOLVERS:
+        assert all(torch.isfinite(x).all() for x in trajectory(schedule, solver, steps, start(torch.float32)))
 
 
-def test_the_second_order_solver_is_nearer_to_the_limit_than_the_first_in_as_many_steps() -> None:
+def test_the_second_order_solvers_are_nearer_to_the_limit_than_the_first_in_as_many_steps() -> None:
     schedule = schedule_of(DDIMScheduler(**BETAS), "epsilon", "trailing", 0, 1.0)
     x_T = start(torch.float64)
     limit = trajectory(schedule, "ddim", 1000, x_T)[-1]
     off = {solver: (trajectory(schedule, solver, 40, x_T)[-1] - limit).abs().mean() for solver in SOLVERS}
     assert off["dpm++"] < 0.5 * off["ddim"]
+    assert off["unipc"] < off["dpm++"]
 
 
 def test_a_solver_made_anew_has_no_memory_of_the_last_run() -> None:

@@ -137,7 +137,7 @@ manifests = st.builds(
         base_weight=shares,
         guidance_scale=st.floats(1, 100),
         steps=st.integers(1, 1000),
-        solver=st.sampled_from(["ddim", "dpm++"]),
+        solver=st.sampled_from(["ddim", "euler", "dpm++", "unipc"]),
         negative=st.text(max_size=80),
     ),
 )
@@ -254,7 +254,7 @@ def test_plain_words_are_written_plainly(path: Path) -> None:
         ("edit", "switch_step", "1001", "must be at most 1000, got 1001"),
         ("edit", "guidance_scale", "0.5", "must be at least 1, got 0.5"),
         ("edit", "guidance_scale", "-.inf", "must be a finite number, got -.inf"),
-        ("edit", "solver", "euler", 'must be ddim or dpm++, got "euler"'),
+        ("edit", "solver", "heun", 'must be ddim, euler, dpm++ or unipc, got "heun"'),
         ("edit", "negative", "5", "must be text (in quotes where it looks like something else), got 5"),
         ("edit", "negative", "x" * 10_001, f'must have at most 10000 characters, got "{"x" * 40}…"'),
         ("prompts", "class", '""', 'must not be empty, got ""'),

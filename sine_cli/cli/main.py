@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted.
 """
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -56,6 +57,8 @@ for command in (init, tune, edit, grid, compare, score, show, export, bases, dem
 
 def main(arguments: list[str] | None = None, application: typer.Typer = app, name: str = "sine") -> None:
     """Run `sine` (or another application) with these arguments (None: the process's) and exit."""
+    # Importing torch makes a million objects that stay: looking through them for garbage takes half a second
+    gc.set_threshold(100_000, 50, 50)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
 
 

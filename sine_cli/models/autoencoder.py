@@ -1,8 +1,8 @@
 """The autoencoder: pictures to latents and back.
 
 Runs in float32 whatever the U-Net's type: it is a small part of the work, and half precision overflows
-in Stable Diffusion's decoder (black pictures) or shows as banding. With low memory it is on its device only
-while it works, and large pictures go through it tile by tile.
+in Stable Diffusion's decoder (black pictures) or shows as banding. Large pictures go through it in tiles that
+overlap and are blended. With low memory it is on its device only while it works.
 """
 
 from collections.abc import Iterator
@@ -17,32 +17,41 @@ from torch import Tensor
 from sine_cli.errors import SineError
 
 
+def factor_of(model: Any) -> int:
+    """Pixels a latent cell on each side."""
+    # AutoencoderDC states its factor; AutoencoderKL halves the size between blocks.
+    stated = getattr(model, "spatial_compression_ratio", None)
+    return stated or 2 ** (len(model.config.block_out_channels) - 1)
+
+
 class Autoencoder:
     """Wraps a diffusers autoencoder, AutoencoderKL or AutoencoderDC alike.
 
     Args:
         device: where it works.
-        tile: with low memory, the largest side in pixels that goes through it whole; it then waits on the CPU
-            between calls.
+        tile: the largest side in pixels that goes through it whole.
+        waits_on_cpu: whether it is on its device only while it works.
 
     Attributes:
         factor: s, pixels a latent cell on each side.
         channels: C, of a latent.
     """
 
-    def __init__(self, model: Any, device: torch.device, *, tile: int | None = None) -> None:
+    def __init__(self, model: Any, device: torch.device, *, tile: int, waits_on_cpu: bool = False) -> None:
         self.device = device
-        self.home = torch.device("cpu") if tile else device
+        self.home = torch.device("cpu") if waits_on_cpu else device
         self.model = model.to(device=self.home, dtype=torch.float32).eval().requires_grad_(False)
         self._working = False
         self.channels: int = model.config.latent_channels
-        # AutoencoderDC states its factor; AutoencoderKL halves the size between blocks.
-        stated = getattr(model, "spatial_compression_ratio", None)
-        self.factor: int = stated or 2 ** (len(model.config.block_out_channels) - 1)
+        self.factor = factor_of(model)
         self.scale: float = model.config.scaling_factor
         self.shift: float = getattr(model.config, "shift_factor", None) or 0.0
-        if tile:
-            self._cut_into(tile)
+        if hasattr(model, "tile_sample_min_size"):  # AutoencoderKL
+            model.enable_tiling()
+            model.tile_sample_min_size = tile
+            model.tile_latent_min_size = tile // self.factor
+        else:
+            model.enable_tiling(tile, tile, tile * 3 // 4, tile * 3 // 4)
 
     @torch.no_grad()
     def encode(self, pictures: list[Image.Image]) -> Tensor:
@@ -87,11 +96,3 @@ class Autoencoder:
         finally:
             self._working = False
             self.model.to(self.home)
-
-    def _cut_into(self, tile: int) -> None:
-        if hasattr(self.model, "tile_sample_min_size"):  # AutoencoderKL
-            self.model.enable_tiling()
-            self.model.tile_sample_min_size = tile
-            self.model.tile_latent_min_size = tile // self.factor
-        else:
-            self.model.enable_tiling(tile, tile, tile * 3 // 4, tile * 3 // 4)

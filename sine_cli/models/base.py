@@ -8,12 +8,15 @@ import torch
 
 from sine_cli.errors import UserError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
-from sine_cli.models.autoencoder import Autoencoder
+from sine_cli.models.autoencoder import Autoencoder, factor_of
 from sine_cli.models.folder import read_folder
 from sine_cli.models.parts import Parts
 from sine_cli.models.sdxl import TextEncoderPair
 from sine_cli.models.single_file import read_file
 from sine_cli.models.text import PromptReader, TextEncoder
+
+TILED_BEYOND = 1024
+"""Pixels on a side. Decoding as much takes an autoencoder of Stable Diffusion 3.8 GiB; twice that, 15."""
 
 
 @dataclass
@@ -43,7 +46,8 @@ def load_base(
         variant: of a folder, the part of a weight file's name before `.safetensors`, such as `fp16`; parts
             that have no such file are loaded from the plain one.
         low_memory: whether only U-Nets stay on the device: prompts are read on the CPU, and the autoencoder
-            waits there and cuts pictures beyond 1.5 times the native size into tiles.
+            waits there. It then cuts pictures beyond 1.5 times the native size into tiles; else beyond twice
+            that size and `TILED_BEYOND`.
 
     Raises:
         UserError: no base, a part is missing or of a kind that is not supported.
@@ -51,13 +55,9 @@ def load_base(
     parts = load_parts(path, variant, dtype)
     parts.unet.eval().requires_grad_(False).to(device)
     native = parts.unet.config.sample_size
-    autoencoder = Autoencoder(parts.autoencoder, device)
-    if low_memory:
-        tile = 3 * native // 2 * autoencoder.factor
-        autoencoder = Autoencoder(parts.autoencoder, device, tile=tile)
     return Base(
         unet=parts.unet,
-        autoencoder=autoencoder,
+        autoencoder=_autoencoder(parts.autoencoder, native, device, low_memory=low_memory),
         text=prompt_reader(parts, torch.device("cpu") if low_memory else device),
         schedule=_schedule(parts.scheduler, path, device),
         native_latent_size=native,
@@ -80,6 +80,12 @@ def load_parts(path: Path, variant: str | None, dtype: torch.dtype) -> Parts:
     if config.class_embed_type is not None:
         raise UserError(f"{path} takes pictures beside words (unCLIP), which sine does not", hint)
     return parts
+
+
+def _autoencoder(model: Any, native: int, device: torch.device, *, low_memory: bool) -> Autoencoder:
+    pixels = native * factor_of(model)
+    tile = 3 * pixels // 2 if low_memory else max(2 * pixels, TILED_BEYOND)
+    return Autoencoder(model, device, tile=tile, waits_on_cpu=low_memory)
 
 
 def prompt_reader(parts: Parts, device: torch.device) -> PromptReader:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from sine_cli.errors import SineError
+from sine_cli.models.autoencoder import Autoencoder
 from sine_cli.models.base import Base
 
 
@@ -75,3 +76,24 @@ def test_latents_that_are_not_numbers_are_an_error_and_no_picture(
     assert caught.value.message == "the picture came out with values that are not numbers (NaN)"
     assert caught.value.hint == "lower the guidance with `-w 5`; if that does not help, run `sine tune` again"
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["base", "mini"])
+def test_a_large_picture_goes_through_in_tiles_that_leave_no_seams(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    autoencoder = request.getfixturevalue(name).autoencoder
+    side = 16 * autoencoder.factor
+    tiled = Autoencoder(autoencoder.model, torch.device("cpu"), tile=side)
+    small, large = (autoencoder.encode([gradient(each, 2 * each)]) for each in (side // 2, side))
+    whole = [np.asarray(autoencoder.decode(z)[0], dtype=float) for z in (small, large)]
+    calls: list[int] = []
+    handle = autoencoder.model.decoder.register_forward_pre_hook(lambda _, z: calls.append(z[0].shape[-1]))
+    cut = [np.asarray(tiled.decode(z)[0], dtype=float) for z in (small, large)]
+    handle.remove()
+    assert np.array_equal(cut[0], whole[0]), "what fits goes through whole"
+    assert calls[0] == 16 and len(calls) > 2 and max(calls) <= 16
+    assert np.abs(cut[1] - whole[1]).mean() < 2
+    # A seam would be a jump between neighbours that the whole picture does not have
+    of_cut, of_whole = (np.abs(np.diff(each[1], axis=1)).mean(axis=(0, 2)) for each in (cut, whole))
+    assert (of_cut - of_whole).max() < 3

@@ -15,6 +15,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
+from sine_cli.errors import SineError, ran_out
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import WHOLE, Position
 from sine_cli.method.trajectories import Row
@@ -139,18 +140,31 @@ class UNetBackbone:
         return self.unet if tuned is None or tuned.unet is None else tuned.unet
 
     def _predict(self, unet: Any, singles: list[_Single], t: int) -> list[Tensor]:
-        """Predictions of one U-Net, row by row."""
+        """Predictions of one U-Net, row by row; half as many at once where memory runs out."""
         predictions: list[Tensor] = []
         while len(predictions) < len(singles):
-            start = len(predictions)
-            here = singles[start : start + self.rows_at_once(*singles[0].x_t.shape[1:])]
-            names = [single.branch.tuned or self.base_rows for single in here]
-            boxes = [single.branch.box for single in here]
-            with self._rows.named(names), self._placed_as(names, boxes):
-                x_t = torch.stack([single.x_t for single in here])
-                times = torch.full((len(here),), t, device=x_t.device)
-                predictions += self._forward(unet, x_t, times, [s.branch.prompt for s in here], boxes)
+            start, cells = len(predictions), singles[0].x_t[0].numel()
+            here = singles[start : start + max(1, self._cells_at_once // cells)]
+            try:
+                predictions += self._call(unet, here, t)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                if len(here) == 1:
+                    raise SineError(
+                        "memory ran out with one row of the U-Net", "try a smaller --size, or `--memory low`"
+                    ) from error
+                self._cells_at_once = len(here) // 2 * cells
         return predictions
+
+    def _call(self, unet: Any, singles: list[_Single], t: int) -> Tensor:
+        names = [single.branch.tuned or self.base_rows for single in singles]
+        boxes = [single.branch.box for single in singles]
+        prompts = [single.branch.prompt for single in singles]
+        with self._rows.named(names), self._placed_as(names, boxes):
+            x_t = torch.stack([single.x_t for single in singles])
+            times = torch.full((len(singles),), t, device=x_t.device)
+            return self._forward(unet, x_t, times, prompts, boxes)
 
     def _forward(
         self, unet: Any, x_t: Tensor, t: Tensor, prompts: list[Conditioning], boxes: Sequence[Tensor | None]

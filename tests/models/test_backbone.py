@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sine_cli.errors import SineError
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
 from sine_cli.models.adapter import Adapter, attach_adapter, tuned_models
@@ -161,6 +162,46 @@ def test_a_call_is_cut_into_as_few_as_memory_allows(base: Base, monkeypatch: pyt
     for together, cut in zip(predict(on(base, adapter), *branches), whole, strict=True):
         torch.testing.assert_close(cut, together, rtol=0, atol=1e-5)
     assert calls == [4, 2]
+
+
+def out_of_memory_beyond(rows: int, calls: list[int]) -> Callable[..., None]:
+    """A hook before a U-Net that fails as the CPU's allocator does."""
+
+    def refuse(_: Any, inputs: Any) -> None:
+        calls.append(len(inputs[0]))
+        if len(inputs[0]) > rows:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried too much")
+
+    return refuse
+
+
+def test_a_call_that_memory_cannot_hold_is_halved_and_stays_so(base: Base) -> None:
+    adapter = attach(base, filled=True)
+    branches, calls = [Branch(NULL), Branch(TARGET), Branch(SOURCE, BOX, tuned=TUNED)], list[int]()
+    whole = predict(on(base, adapter), *branches)
+    backbone = on(base, adapter)
+    base.unet.register_forward_pre_hook(out_of_memory_beyond(2, calls))
+    for _ in range(2):
+        for part, together in zip(predict(backbone, *branches), whole, strict=True):
+            torch.testing.assert_close(part, together, rtol=0, atol=1e-4)
+    assert calls == [6, 3, 1, 1, 1, 1, 1, 1, *([1] * 6)]
+
+
+def test_one_row_that_memory_cannot_hold_is_told(base: Base) -> None:
+    backbone = on(base)
+    base.unet.register_forward_pre_hook(out_of_memory_beyond(0, []))
+    with pytest.raises(SineError) as caught:
+        predict(backbone, Branch(NULL), Branch(TARGET))
+    assert caught.value.message == "memory ran out with one row of the U-Net"
+    assert caught.value.hint == "try a smaller --size, or `--memory low`"
+
+
+def test_another_error_of_the_unet_is_not_taken_for_memory(base: Base) -> None:
+    calls: list[int] = []
+    base.unet.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        predict(on(base), Branch(Conditioning(torch.zeros(24, 5))))
+    assert len(calls) == 1
 
 
 def test_rows_of_different_latents_share_a_call(base: Base) -> None:

@@ -34,3 +34,14 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, hint: str) -> None:
         super().__init__(hint)
         self.hint = hint
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+
+
+def ran_out(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory ran out, on the accelerator or the CPU; what asked for it may be tried again in parts.
+
+    torch says so by a class of its own for CUDA alone; MPS, cuBLAS and the CPU's allocator by the text.
+    """
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)

@@ -14,13 +14,14 @@ References:
     DreamBooth, Ruiz et al., CVPR 2023, Eq. 2 (prior preservation).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sine_cli.errors import SineError, ran_out
 from sine_cli.method.schedule import NoiseSchedule, Prediction
 
 Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -79,8 +80,30 @@ class TuningPlan:
     loss: Prediction = "v_prediction"
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Latents (B, C, h, w) with what was drawn for them: noise, times (B,), boxes (B, 4) or None."""
+
+    z_0: Tensor
+    eps: Tensor
+    t: Tensor
+    boxes: Tensor | None
+
+    def parts(self, size: int) -> Iterator["_Drawn"]:
+        """The same in order, `size` examples each, the last perhaps fewer."""
+        for start in range(0, len(self.t), size):
+            rows = slice(start, start + size)
+            boxes = None if self.boxes is None else self.boxes[rows]
+            yield _Drawn(self.z_0[rows], self.eps[rows], self.t[rows], boxes)
+
+
 class Tuning:
-    """A tuning under way: `step()` until `done`. Its whole state can be saved and put back exactly."""
+    """A tuning under way: `step()` until `done`. Its whole state can be saved and put back exactly.
+
+    Attributes:
+        taken: steps so far.
+        at_once: examples in one call of the model; the batch, until memory ran out on it.
+    """
 
     WARM_UP = 20
     """Steps over which the learning rate rises to its highest, before it falls to zero."""
@@ -105,29 +128,39 @@ class Tuning:
         )
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.taken = 0
+        self.at_once = plan.batch
 
     @property
     def done(self) -> bool:
         return self.taken >= self.plan.steps
 
     def step(self) -> float:
-        """One optimisation step; the loss before it."""
+        """One optimisation step; the loss before it.
+
+        Where memory runs out, the same gradient is computed of fewer examples at once, from then on.
+
+        Raises:
+            SineError: memory ran out on a single example.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate()
-        loss = self._loss(*self._draw_examples())
+        drawn = [self._drawn(*self._draw_examples())]
         if self.examples.prior is not None:
             (pictures,) = self._drawn_from(self.examples.prior)
-            loss = loss + self._loss(pictures, None)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            drawn.append(self._drawn(pictures, None))
+        loss = self._learn(drawn)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.taken += 1
-        return loss.item()
+        return loss
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, optimiser, random state and step count, on the CPU; `load_state` puts them back."""
-        state = {"taken": torch.tensor(self.taken), "generator": self.generator.get_state()}
+        state = {
+            "taken": torch.tensor(self.taken),
+            "at_once": torch.tensor(self.at_once),
+            "generator": self.generator.get_state(),
+        }
         for i, parameter in enumerate(self.parameters):
             state[f"parameter.{i}"] = parameter.detach().to("cpu", copy=True)
             for name, value in self.optimizer.state.get(parameter, {}).items():
@@ -138,7 +171,7 @@ class Tuning:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state()` of a tuning of the same plan and shapes."""
-        self.taken = int(state["taken"])
+        self.taken, self.at_once = int(state["taken"]), int(state["at_once"])
         self.generator.set_state(state["generator"])
         for i, parameter in enumerate(self.parameters):
             parameter.data.copy_(state[f"parameter.{i}"])
@@ -150,12 +183,37 @@ class Tuning:
                 if name.startswith(prefix)
             }
 
-    def _loss(self, z_0: Tensor, boxes: Tensor | None) -> Tensor:
-        """Of the examples, each with noise of its own."""
+    def _learn(self, drawn: list[_Drawn]) -> float:
+        """The sum of the mean losses of each batch; its gradient into the parameters, part by part."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros(())
+            try:
+                for batch in drawn:
+                    for part in batch.parts(self.at_once):
+                        share = self._loss(part) * (len(part.t) / len(batch.t))
+                        share.backward()
+                        loss = loss.to(share.device) + share.detach()
+                return loss.item()
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                if self.at_once == 1:
+                    raise SineError(
+                        "memory ran out while tuning, on a single example",
+                        "take less with `sine tune --memory low`, or a smaller base",
+                    ) from error
+            self.at_once = (self.at_once + 1) // 2  # here, where what failed has left memory
+
+    def _drawn(self, z_0: Tensor, boxes: Tensor | None) -> _Drawn:
+        """The examples, each with noise and a time of its own."""
         eps = torch.randn(z_0.shape, generator=self.generator).to(z_0.device)
         t = torch.randint(self.plan.min_timestep, self.schedule.T, (len(z_0),), generator=self.generator)
-        t = t.to(z_0.device)
-        prediction = self.predict(self.schedule.add_noise(z_0, eps, t), t, boxes)
+        return _Drawn(z_0, eps, t.to(z_0.device), boxes)
+
+    def _loss(self, drawn: _Drawn) -> Tensor:
+        z_0, eps, t = drawn.z_0, drawn.eps, drawn.t
+        prediction = self.predict(self.schedule.add_noise(z_0, eps, t), t, drawn.boxes)
         return self._error(prediction, self.schedule.target(z_0, eps, t), t)
 
     def _error(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:

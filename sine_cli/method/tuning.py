@@ -14,7 +14,7 @@ References:
     DreamBooth, Ruiz et al., CVPR 2023, Eq. 2 (prior preservation).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +61,14 @@ class TuningPlan:
     """How to learn: counts, rates and ranges, as the manifest's `tune` has them.
 
     Args:
-        steps: optimisation steps.  batch: examples a step.
+        steps: optimisation steps; with `stop_early` the most of them.  batch: examples a step.
         learning_rate, position_learning_rate: of the weights, a LoRA's mostly, and of the position, at
             their highest.
         whole: share of steps on the whole picture, in [0, 1]; the others are on patches.
         min_timestep: t_min, the lowest time that is learned.
         seed: of all that is drawn.
         loss: whose squared error is made small, eps or v.
+        stop_early: whether the tuning ends where the distance to the picture stops falling; see `look`.
     """
 
     steps: int
@@ -78,6 +79,26 @@ class TuningPlan:
     min_timestep: int
     seed: int
     loss: Prediction = "v_prediction"
+    stop_early: bool = False
+
+
+LOOK_EVERY = 50
+"""Steps between two looks at how near the tuned model has come, where a tuning may stop early."""
+
+FLAT = 0.7
+"""Share of the smallest distance before, from which on the last one counts as no longer falling."""
+
+LEVEL = 5
+"""Steps with the highest learning rate, after the warm-up, for each one over which it falls at the end."""
+
+
+def settled(distances: Sequence[float]) -> bool:
+    """Whether the distances to the picture have stopped falling: the last is hardly under the best before.
+
+    Args:
+        distances: of one look after the other, each 0 or more.
+    """
+    return len(distances) > 1 and distances[-1] > FLAT * min(distances[:-1])
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,8 @@ class Tuning:
     Attributes:
         taken: steps so far.
         at_once: examples in one call of the model; the batch, until memory ran out on it.
+        distances: what `look` was told.
+        falls_from: the step from which the learning rate falls to the end; None: not known yet.
     """
 
     WARM_UP = 20
@@ -129,10 +152,39 @@ class Tuning:
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.taken = 0
         self.at_once = plan.batch
+        self.distances: list[float] = []
+        self.falls_from = None if plan.stop_early else 0
+
+    @property
+    def steps(self) -> int | None:
+        """How many they will have been; None: not known yet."""
+        if not self.plan.stop_early:
+            return self.plan.steps
+        return None if self.falls_from is None else min(self.plan.steps, _with_fall(self.falls_from))
 
     @property
     def done(self) -> bool:
-        return self.taken >= self.plan.steps
+        return self.steps is not None and self.taken >= self.steps
+
+    @property
+    def wants_look(self) -> bool:
+        """Whether `look` is to be told the distance now, before the next step."""
+        return self.falls_from is None and self.taken % LOOK_EVERY == 0
+
+    @property
+    def last_distance(self) -> float | None:
+        """What `look` was told last."""
+        return self.distances[-1] if self.distances else None
+
+    def look(self, distance: float) -> None:
+        """Told how far from the picture the tuned model is, 0 or more, decide whether it ends here.
+
+        Until then the learning rate is level, since nobody knows yet to where it would have to fall; it falls
+        over a last stretch, in which the tuned model comes nearer once more.
+        """
+        self.distances.append(distance)
+        if settled(self.distances):
+            self.falls_from = self.taken
 
     def step(self) -> float:
         """One optimisation step; the loss before it.
@@ -152,6 +204,8 @@ class Tuning:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.taken += 1
+        if self.falls_from is None and _with_fall(self.taken) >= self.plan.steps:
+            self.falls_from = self.taken
         return loss
 
     def state(self) -> dict[str, Tensor]:
@@ -160,6 +214,8 @@ class Tuning:
             "taken": torch.tensor(self.taken),
             "at_once": torch.tensor(self.at_once),
             "generator": self.generator.get_state(),
+            "distances": torch.tensor(self.distances, dtype=torch.float64),
+            "falls_from": torch.tensor(-1 if self.falls_from is None else self.falls_from),
         }
         for i, parameter in enumerate(self.parameters):
             state[f"parameter.{i}"] = parameter.detach().to("cpu", copy=True)
@@ -173,6 +229,9 @@ class Tuning:
         """Go on from a `state()` of a tuning of the same plan and shapes."""
         self.taken, self.at_once = int(state["taken"]), int(state["at_once"])
         self.generator.set_state(state["generator"])
+        self.distances = state["distances"].tolist()
+        falls_from = int(state["falls_from"])
+        self.falls_from = None if falls_from < 0 else falls_from
         for i, parameter in enumerate(self.parameters):
             parameter.data.copy_(state[f"parameter.{i}"])
             prefix = f"optimizer.{i}."
@@ -238,9 +297,19 @@ class Tuning:
         return tuple(tensor[chosen.to(tensor.device)] for tensor in together)
 
     def _rate(self) -> float:
-        """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero."""
+        """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero.
+
+        Where the tuning may stop early it is level until it is known where it ends.
+        """
         up = min(1.0, (self.taken + 1) / self.WARM_UP)
-        return min(up, 1 - self.taken / self.plan.steps)
+        if self.steps is None or self.falls_from is None:
+            return up
+        return min(up, 1 - (self.taken - self.falls_from) / (self.steps - self.falls_from))
+
+
+def _with_fall(level: int) -> int:
+    """All the steps of a tuning with so many at a level learning rate."""
+    return level + -(-level // LEVEL)
 
 
 def _is_count(value: Tensor) -> bool:

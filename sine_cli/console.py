@@ -25,8 +25,11 @@ from rich.text import Text
 
 from sine_cli.errors import SineError
 
-Update = Callable[[int, int, str], None]
-"""(done, total, description) of the work under way."""
+Update = Callable[[int, int | None, str], None]
+"""(done, total, description) of the work under way; the total is None where it is not known yet."""
+
+LINE_EVERY = 50
+"""Of work without a known total, how much is done between two lines."""
 
 
 class _Plain(RichConsole):
@@ -78,7 +81,10 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[Update]:
-        """A progress bar with the time left; on anything but a terminal, a line at each tenth."""
+        """A progress bar with the time left; on anything but a terminal, a line at each tenth.
+
+        Without a known total there is no time left, and a line at every `LINE_EVERY`.
+        """
         if self.quiet:
             yield lambda done, total, description: None
         elif self._err.is_terminal:
@@ -97,32 +103,36 @@ class Console:
         with Progress(*columns, console=self._err, transient=True) as bars:
             task = bars.add_task("", total=None)
 
-            def update(done: int, total: int, description: str) -> None:
-                if bars.tasks[task].total != total or done < bars.tasks[task].completed:
-                    bars.reset(task, total=total)
+            def update(done: int, total: int | None, description: str) -> None:
+                nonlocal task
+                if bars.tasks[0].total != total or done < bars.tasks[0].completed:
+                    bars.remove_task(task)  # `reset` takes no total for the one before
+                    task = bars.add_task("", total=total)
                 bars.update(task, completed=done, description=description)
 
             yield update
 
     def _tenths(self) -> Update:
-        printed = (0, 0)
-        last = first = 0
+        known: int | None = 0
+        printed = last = first = 0
         started = time.monotonic()
 
-        def update(done: int, total: int, description: str) -> None:
-            nonlocal printed, last, first, started
-            if total != printed[0] or done < last:  # new work
-                printed, first, started = (total, 0), done, time.monotonic()
+        def update(done: int, total: int | None, description: str) -> None:
+            nonlocal known, printed, last, first, started
+            if total != known or done < last:  # new work
+                known, printed, first, started = total, 0, done, time.monotonic()
             last = done
-            tenth = 10 * done // total
-            if (total, tenth) == printed:
+            part = done // LINE_EVERY if total is None else 10 * done // total
+            if part == printed:
                 return
-            printed = (total, tenth)
+            printed = part
             pace = ""
             if done > first:
                 speed = (done - first) / max(time.monotonic() - started, 1e-9)
-                pace = f"  {speed:.1f}/s, {(total - done) / speed:.0f} s left"
-            self._err.print(f"{description}  {done}/{total}{pace}")
+                pace = f"  {speed:.1f}/s"
+                if total is not None:
+                    pace += f", {(total - done) / speed:.0f} s left"
+            self._err.print(f"{description}  {done}/{'?' if total is None else total}{pace}")
 
         return update
 

@@ -7,14 +7,10 @@ from sine_cli.errors import ran_out
 
 SAID = [
     MemoryError(),
-    torch.OutOfMemoryError(
-        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of ..."
-    ),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 5.05 GB, other allocations: 2.29 GB)"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"
-    ),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"),
     RuntimeError("std::bad_alloc"),
 ]
 
@@ -32,5 +28,5 @@ def test_memory_that_this_machine_cannot_give_is_known() -> None:
 
 def test_other_failures_are_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError) as caught:
-        torch.zeros(2, 3) @ torch.zeros(2, 3)
+        torch.matmul(torch.zeros(2, 3), torch.zeros(2, 3))
     assert not ran_out(caught.value)

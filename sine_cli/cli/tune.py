@@ -13,12 +13,18 @@ from sine_cli.cli.options import (
     is_low,
     open_project,
 )
+from sine_cli.errors import UserError
 
 
 def tune(
     project: ProjectOption = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps of tuning; default: the manifest's.")
+        str | None,
+        typer.Option(
+            "--steps",
+            metavar="N|auto",
+            help="Steps of tuning; auto: until the preview comes no nearer. Default: the manifest's.",
+        ),
     ] = None,
     no_patches: Annotated[
         bool, typer.Option("--no-patches", help="Tune on the whole picture alone, the paper's other setting.")
@@ -45,6 +51,7 @@ def tune(
     \b
     sine tune
     sine tune --steps 800
+    sine tune --steps auto
     sine tune --no-patches
     sine tune --preset paper-patches
     sine tune --memory low
@@ -52,7 +59,7 @@ def tune(
     from sine_cli.cli.interrupts import stop_requests
     from sine_cli.console import Console
     from sine_cli.project.files import shown
-    from sine_cli.project.manifest import changed
+    from sine_cli.project.manifest import MOST_AUTO_STEPS, changed
     from sine_cli.project.presets import load_tuning_preset
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -64,7 +71,8 @@ def tune(
     settings = changed(
         settings,
         {
-            "steps": ("--steps", steps),
+            "steps": ("--steps", MOST_AUTO_STEPS if steps == "auto" else _whole_number(steps)),
+            "stop_early": ("--steps", None if steps is None else steps == "auto"),
             "patches": ("--no-patches", False if no_patches else None),
             "prior": ("--prior", prior),
             "seed": ("--seed", seed),
@@ -79,17 +87,19 @@ def tune(
 
         def on_progress(progress: TuneProgress) -> None:
             loss = "" if progress.loss is None else f"  loss {progress.loss:.4f}"
-            update(progress.done, progress.total, progress.what + loss)
+            distance = "" if progress.distance is None else f"  distance {progress.distance:.3f}"
+            update(progress.done, progress.total, progress.what + loss + distance)
 
         result = tune(opened, manifest, settings, on_progress, console.say, stop, low_memory=low_memory)
     record = result.record
+    taken = record.tune.steps if record.steps_taken is None else record.steps_taken
     folder = shown(opened.adapter_dir)
     if result.already_there:
         lines = [f"{folder}  is tuned with these settings already; remove it to tune anew"]
     else:
         resumed = f", went on from step {result.resumed_at}" if result.resumed_at else ""
         lines = [
-            f"{folder}  {record.tune.steps} steps in {record.seconds:.0f} s{resumed}, "
+            f"{folder}  {taken} steps in {record.seconds:.0f} s{resumed}, "
             f"loss {record.loss:.4f}, {gigabytes(record.peak_memory)}",
             *([f"previews  {shown(opened.tuning_dir / 'previews')}"] if record.tune.preview_every else []),
             'next      `sine edit "..."`: say what the picture shall become',
@@ -101,9 +111,21 @@ def tune(
             "adapter": str(opened.adapter_dir),
             "already_there": result.already_there,
             "resumed_at": result.resumed_at,
-            "steps": record.tune.steps,
+            "steps": taken,
             "loss": record.loss,
             "seconds": record.seconds,
             "peak_memory": record.peak_memory,
         },
     )
+
+
+def _whole_number(steps: str | None) -> int | None:
+    """What `--steps` says, where it is not auto. Raises UserError."""
+    if steps is None:
+        return None
+    try:
+        return int(steps)
+    except ValueError as error:
+        raise UserError(
+            f'--steps: must be a whole number or auto, got "{steps}"', "for example `--steps 800`"
+        ) from error

@@ -14,13 +14,14 @@ References:
     DreamBooth, Ruiz et al., CVPR 2023, Eq. 2 (prior preservation).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sine_cli.errors import SineError, ran_out
 from sine_cli.method.schedule import NoiseSchedule, Prediction
 
 Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -60,13 +61,14 @@ class TuningPlan:
     """How to learn: counts, rates and ranges, as the manifest's `tune` has them.
 
     Args:
-        steps: optimisation steps.  batch: examples a step.
+        steps: optimisation steps; with `stop_early` the most of them.  batch: examples a step.
         learning_rate, position_learning_rate: of the weights, a LoRA's mostly, and of the position, at
             their highest.
         whole: share of steps on the whole picture, in [0, 1]; the others are on patches.
         min_timestep: t_min, the lowest time that is learned.
         seed: of all that is drawn.
         loss: whose squared error is made small, eps or v.
+        stop_early: whether the tuning ends where the distance to the picture stops falling; see `look`.
     """
 
     steps: int
@@ -77,10 +79,54 @@ class TuningPlan:
     min_timestep: int
     seed: int
     loss: Prediction = "v_prediction"
+    stop_early: bool = False
+
+
+LOOK_EVERY = 50
+"""Steps between two looks at how near the tuned model has come, where a tuning may stop early."""
+
+FLAT = 0.7
+"""Share of the smallest distance before, from which on the last one counts as no longer falling."""
+
+LEVEL = 5
+"""Steps with the highest learning rate, after the warm-up, for each one over which it falls at the end."""
+
+
+def settled(distances: Sequence[float]) -> bool:
+    """Whether the distances to the picture have stopped falling: the last is hardly under the best before.
+
+    Args:
+        distances: of one look after the other, each 0 or more.
+    """
+    return len(distances) > 1 and distances[-1] > FLAT * min(distances[:-1])
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Latents (B, C, h, w) with what was drawn for them: noise, times (B,), boxes (B, 4) or None."""
+
+    z_0: Tensor
+    eps: Tensor
+    t: Tensor
+    boxes: Tensor | None
+
+    def parts(self, size: int) -> Iterator["_Drawn"]:
+        """The same in order, `size` examples each, the last perhaps fewer."""
+        for start in range(0, len(self.t), size):
+            rows = slice(start, start + size)
+            boxes = None if self.boxes is None else self.boxes[rows]
+            yield _Drawn(self.z_0[rows], self.eps[rows], self.t[rows], boxes)
 
 
 class Tuning:
-    """A tuning under way: `step()` until `done`. Its whole state can be saved and put back exactly."""
+    """A tuning under way: `step()` until `done`. Its whole state can be saved and put back exactly.
+
+    Attributes:
+        taken: steps so far.
+        at_once: examples in one call of the model; the batch, until memory ran out on it.
+        distances: what `look` was told.
+        falls_from: the step from which the learning rate falls to the end; None: not known yet.
+    """
 
     WARM_UP = 20
     """Steps over which the learning rate rises to its highest, before it falls to zero."""
@@ -105,29 +151,72 @@ class Tuning:
         )
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.taken = 0
+        self.at_once = plan.batch
+        self.distances: list[float] = []
+        self.falls_from = None if plan.stop_early else 0
+
+    @property
+    def steps(self) -> int | None:
+        """How many they will have been; None: not known yet."""
+        if not self.plan.stop_early:
+            return self.plan.steps
+        return None if self.falls_from is None else min(self.plan.steps, _with_fall(self.falls_from))
 
     @property
     def done(self) -> bool:
-        return self.taken >= self.plan.steps
+        return self.steps is not None and self.taken >= self.steps
+
+    @property
+    def wants_look(self) -> bool:
+        """Whether `look` is to be told the distance now, before the next step."""
+        return self.falls_from is None and self.taken % LOOK_EVERY == 0
+
+    @property
+    def last_distance(self) -> float | None:
+        """What `look` was told last."""
+        return self.distances[-1] if self.distances else None
+
+    def look(self, distance: float) -> None:
+        """Told how far from the picture the tuned model is, 0 or more, decide whether it ends here.
+
+        Until then the learning rate is level, since nobody knows yet to where it would have to fall; it falls
+        over a last stretch, in which the tuned model comes nearer once more.
+        """
+        self.distances.append(distance)
+        if settled(self.distances):
+            self.falls_from = self.taken
 
     def step(self) -> float:
-        """One optimisation step; the loss before it."""
+        """One optimisation step; the loss before it.
+
+        Where memory runs out, the same gradient is computed of fewer examples at once, from then on.
+
+        Raises:
+            SineError: memory ran out on a single example.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate()
-        loss = self._loss(*self._draw_examples())
+        drawn = [self._drawn(*self._draw_examples())]
         if self.examples.prior is not None:
             (pictures,) = self._drawn_from(self.examples.prior)
-            loss = loss + self._loss(pictures, None)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            drawn.append(self._drawn(pictures, None))
+        loss = self._learn(drawn)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.taken += 1
-        return loss.item()
+        if self.falls_from is None and _with_fall(self.taken) >= self.plan.steps:
+            self.falls_from = self.taken
+        return loss
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, optimiser, random state and step count, on the CPU; `load_state` puts them back."""
-        state = {"taken": torch.tensor(self.taken), "generator": self.generator.get_state()}
+        state = {
+            "taken": torch.tensor(self.taken),
+            "at_once": torch.tensor(self.at_once),
+            "generator": self.generator.get_state(),
+            "distances": torch.tensor(self.distances, dtype=torch.float64),
+            "falls_from": torch.tensor(-1 if self.falls_from is None else self.falls_from),
+        }
         for i, parameter in enumerate(self.parameters):
             state[f"parameter.{i}"] = parameter.detach().to("cpu", copy=True)
             for name, value in self.optimizer.state.get(parameter, {}).items():
@@ -138,8 +227,11 @@ class Tuning:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state()` of a tuning of the same plan and shapes."""
-        self.taken = int(state["taken"])
+        self.taken, self.at_once = int(state["taken"]), int(state["at_once"])
         self.generator.set_state(state["generator"])
+        self.distances = state["distances"].tolist()
+        falls_from = int(state["falls_from"])
+        self.falls_from = None if falls_from < 0 else falls_from
         for i, parameter in enumerate(self.parameters):
             parameter.data.copy_(state[f"parameter.{i}"])
             prefix = f"optimizer.{i}."
@@ -150,12 +242,37 @@ class Tuning:
                 if name.startswith(prefix)
             }
 
-    def _loss(self, z_0: Tensor, boxes: Tensor | None) -> Tensor:
-        """Of the examples, each with noise of its own."""
+    def _learn(self, drawn: list[_Drawn]) -> float:
+        """The sum of the mean losses of each batch; its gradient into the parameters, part by part."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros(())
+            try:
+                for batch in drawn:
+                    for part in batch.parts(self.at_once):
+                        share = self._loss(part) * (len(part.t) / len(batch.t))
+                        share.backward()
+                        loss = loss.to(share.device) + share.detach()
+                return loss.item()
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                if self.at_once == 1:
+                    raise SineError(
+                        "memory ran out while tuning, on a single example",
+                        "take less with `sine tune --memory low`, or a smaller base",
+                    ) from error
+            self.at_once = (self.at_once + 1) // 2  # here, where what failed has left memory
+
+    def _drawn(self, z_0: Tensor, boxes: Tensor | None) -> _Drawn:
+        """The examples, each with noise and a time of its own."""
         eps = torch.randn(z_0.shape, generator=self.generator).to(z_0.device)
         t = torch.randint(self.plan.min_timestep, self.schedule.T, (len(z_0),), generator=self.generator)
-        t = t.to(z_0.device)
-        prediction = self.predict(self.schedule.add_noise(z_0, eps, t), t, boxes)
+        return _Drawn(z_0, eps, t.to(z_0.device), boxes)
+
+    def _loss(self, drawn: _Drawn) -> Tensor:
+        z_0, eps, t = drawn.z_0, drawn.eps, drawn.t
+        prediction = self.predict(self.schedule.add_noise(z_0, eps, t), t, drawn.boxes)
         return self._error(prediction, self.schedule.target(z_0, eps, t), t)
 
     def _error(self, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
@@ -180,9 +297,19 @@ class Tuning:
         return tuple(tensor[chosen.to(tensor.device)] for tensor in together)
 
     def _rate(self) -> float:
-        """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero."""
+        """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero.
+
+        Where the tuning may stop early it is level until it is known where it ends.
+        """
         up = min(1.0, (self.taken + 1) / self.WARM_UP)
-        return min(up, 1 - self.taken / self.plan.steps)
+        if self.steps is None or self.falls_from is None:
+            return up
+        return min(up, 1 - (self.taken - self.falls_from) / (self.steps - self.falls_from))
+
+
+def _with_fall(level: int) -> int:
+    """All the steps of a tuning with so many at a level learning rate."""
+    return level + -(-level // LEVEL)
 
 
 def _is_count(value: Tensor) -> bool:

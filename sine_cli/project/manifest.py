@@ -32,6 +32,8 @@ from sine_cli.project.templates import template_path
 
 SCHEMA_VERSION = 1
 _LARGEST_FILE = 1024 * 1024  # bytes
+MOST_AUTO_STEPS = 2000
+"""Of a tuning that ends by itself, where nobody said how many."""
 _MOST = 10_000_000  # of any count or side: more is a slip of the finger
 
 # -------------------------------------------------------------------------------------------------- the model
@@ -98,6 +100,7 @@ class TuneSettings(_Section):
     """How the adapter is tuned on the picture."""
 
     steps: int = Field(ge=1, le=_MOST)
+    stop_early: bool = False  # once the preview comes no nearer; `steps` is then the most of them
     batch: int = Field(ge=1, le=1024)
     learning_rate: float = Field(gt=0, le=10)
     position_learning_rate: float = Field(gt=0, le=10)

@@ -34,6 +34,7 @@ class AdapterRecord(BaseModel):
         source_sha256: of `source.png`.  frequencies: octaves of the position's Fourier features.
         files: SHA-256 of the safetensors files.
         class_pictures: what decided about those of prior preservation; None without it.
+        steps_taken: of tuning; fewer than its `steps` where it stopped early. Older records have none: all.
         low_memory, eight_bits: how it was computed, which moves its values a little.
         seconds: of tuning, interruptions left out.  peak_memory: bytes.  loss: mean over the last steps.
     """
@@ -48,6 +49,7 @@ class AdapterRecord(BaseModel):
     frequencies: int
     class_pictures: dict[str, Any] | None = None
     files: dict[str, str]
+    steps_taken: int | None = None
     loss: float
     seconds: float
     peak_memory: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -53,12 +54,16 @@ LOSS_WINDOW = 50
 
 @dataclass(frozen=True)
 class TuneProgress:
-    """Where a tuning is: `done` of `total` of what it does; `loss` is a running mean, once it tunes."""
+    """Where a tuning is: `done` of `total` of what it does, None where that is not known yet.
+
+    Once it tunes, `loss` is a running mean, and `distance` the last look's of one that may stop early.
+    """
 
     what: Literal["pictures of the class", "encoding patches", "tuning"]
     done: int
-    total: int
+    total: int | None
     loss: float | None = None
+    distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -180,26 +185,37 @@ def tune(
 
     # 7. Step by step
     while not tuning.done:
+        at_once = tuning.at_once
         log.add(tuning.step())
-        on_progress(TuneProgress("tuning", tuning.taken, settings.steps, log.recent_loss()))
+        if tuning.at_once < at_once:
+            on_notice(f"memory ran out; from now on {tuning.at_once} of {settings.batch} patches at a time")
+        looked: Image.Image | None = None
+        if tuning.wants_look:
+            looked = Renderer(base, backbone, words.embeddings()).picture(preview)
+            tuning.look(_distance(looked, picture))
+        on_progress(
+            TuneProgress("tuning", tuning.taken, tuning.steps, log.recent_loss(), tuning.last_distance)
+        )
         stop = should_stop()
         if not tuning.done and (stop or tuning.taken % settings.checkpoint_every == 0):
             log.checkpoint(tuning)
         if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
             save_picture(
                 project.tuning_dir / "previews" / f"step-{tuning.taken:06d}.png",
-                Renderer(base, backbone, words.embeddings()).picture(preview),
+                looked or Renderer(base, backbone, words.embeddings()).picture(preview),
                 {**preview.as_dict(), **identity, "step": tuning.taken},
             )
         if stop and not tuning.done:
             raise TuneInterrupted(tuning.taken)
 
     # 8. The adapter, then the checkpoint goes
-    record = write_adapter(
-        project,
-        adapter,
-        {**identity, "loss": log.recent_loss(), "seconds": log.seconds(), "peak_memory": peak_memory(device)},
-    )
+    measured = {
+        "steps_taken": tuning.taken,
+        "loss": log.recent_loss(),
+        "seconds": log.seconds(),
+        "peak_memory": peak_memory(device),
+    }
+    record = write_adapter(project, adapter, {**identity, **measured})
     log.close()
     return TuneResult(record, resumed_at)
 
@@ -252,6 +268,7 @@ def plan_of(settings: TuneSettings) -> TuningPlan:
         min_timestep=settings.min_timestep,
         seed=settings.seed,
         loss=settings.loss,
+        stop_early=settings.stop_early,
     )
 
 
@@ -274,6 +291,12 @@ class _Words:
     def embeddings(self) -> dict[Reading, Conditioning]:
         """All of them as of now."""
         return embed(self.base, self.readings) if self.learns else self.read
+
+
+def _distance(made: Image.Image, source: Image.Image) -> float:
+    """Mean absolute distance of the pixels, in [0, 1], the source resized to the size of what was made."""
+    resized = source.resize(made.size, Image.Resampling.LANCZOS)
+    return float(np.abs(np.asarray(made, np.float32) - np.asarray(resized, np.float32)).mean() / 255)
 
 
 def _preview_recipe(manifest: Manifest, size: Size) -> Recipe:

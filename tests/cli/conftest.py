@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
 def without_pace(text: str) -> str:
     """Progress lines without speed and time left, which differ from run to run."""
-    return re.sub(r"  [0-9.]+/s, [0-9]+ s left", "", text)
+    return re.sub(r"  [0-9.]+/s(, [0-9]+ s left)?", "", text)
 
 
 class Sine:

@@ -75,6 +75,25 @@ def test_progress_begins_anew_with_new_work(capsys: Capsys) -> None:
     ]
 
 
+def test_progress_of_unknown_total_is_a_line_at_every_fiftieth_and_ends_as_any_other(capsys: Capsys) -> None:
+    with Console().progress() as update:
+        for done in range(1, 4):
+            update(done, 3, "encoding")
+        for done in range(1, 121):
+            update(done, None, "tuning")
+        for done in range(121, 141):
+            update(done, 140, "tuning")
+    lines = capsys.readouterr().err.splitlines()
+    assert [without_pace(line) for line in lines] == [
+        *(f"encoding  {done}/3" for done in (1, 2, 3)),
+        "tuning  50/?",
+        "tuning  100/?",
+        *(f"tuning  {done}/140" for done in (121, 126, 140)),
+    ]
+    assert re.fullmatch(r"tuning  100/\?  \d+\.\d/s", lines[4])
+    assert re.fullmatch(r"tuning  126/140  \d+\.\d/s, \d+ s left", lines[6])
+
+
 def test_an_error_is_told_with_a_blank_line_before_its_hint(capsys: Capsys) -> None:
     report(SineError(f"girl is {ODD}", f"type {ODD}"))
     assert capsys.readouterr() == ("", f"error: girl is {ODD}\n\nhint: type {ODD}\n")
@@ -121,16 +140,20 @@ def on_a_terminal(program: str, environment: dict[str, str]) -> str:
 
 
 BAR = """
+from time import sleep
 from sine_cli.console import Console
 with Console().progress() as update:
     update(1, 4, "encoding")
     update(4, 4, "encoding")
+    update(2, None, "looking")
+    sleep(0.5)  # the bar is drawn ten times a second
     update(3, 10, "tuning  loss 0.5000")
 """
 
 
 def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
     sent = on_a_terminal(BAR, {})
+    assert "looking" in sent and "2/?" in sent
     assert "tuning  loss 0.5000" in sent and "3/10" in sent
     assert sent.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
 

@@ -31,6 +31,7 @@ BASES = "`sine bases` shows the presets and what is on this disk; "
 CROP = "give h1,w1,h2,w2, top left and bottom right corner, for example `--crop 0,0.5,0.5,1`"
 GUIDES = "give PROJECT:WEIGHT, for example `--guide ../starry-night:0.3`, or PROJECT:WEIGHT:K:PROMPT"
 MEMORY = "for example `--memory low`"
+STEPS = "for example `--steps 800`"
 METHODS = "methods: sine, dreambooth, textual-inversion, sdedit, ilvr, prompt-to-prompt"
 RESUMED = "--resume goes on with what was asked for then; it takes no {}"
 SCORERS = "give `mini`, a hub id or a CLIP model's folder as `--scorer`"
@@ -163,6 +164,8 @@ def told(message: str, hint: str) -> str:
         ("compare x -p girl --factor 0", "--factor: must be at least 1, got 0", "for example `--factor 4`"),
         ("compare x -p girl -K 1001", "-K: must be at most 1000, got 1001", RANGES),
         ("tune -p girl --steps 0", "--steps: must be at least 1, got 0", RANGES),
+        ("tune -p girl --steps 1.5", '--steps: must be a whole number or auto, got "1.5"', STEPS),
+        ("tune -p girl --steps automatic", '--steps: must be a whole number or auto, got "automatic"', STEPS),
         ("tune -p girl --prior -1", "--prior: must be at least 0, got -1", RANGES),
         (
             "tune -p girl --preset paper",

@@ -115,6 +115,23 @@ def test_a_second_tuning_with_the_same_settings_has_nothing_to_do(sine: "Sine", 
     assert (girl / "adapter" / "record.yaml").read_bytes() == record
 
 
+def test_tuning_ends_by_itself_where_it_is_asked_to(
+    sine: "Sine", untuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sine_cli.method.tuning.LOOK_EVERY", 2)
+    done = sine("tune", "--project", "girl", "--steps", "auto", "--json")
+    assert done.code == 0
+    record = yaml.safe_load((untuned / "adapter" / "record.yaml").read_text("utf-8"))
+    assert (record["tune"]["stop_early"], record["tune"]["steps"]) == (True, 2000)
+    taken = record["steps_taken"]
+    assert json.loads(done.out)["steps"] == taken < 100
+    assert re.search(rf"(?m)^tuning  loss \d+\.\d{{4}}  distance 0\.\d{{3}}  {taken}/{taken}$", done.err)
+    again = sine("tune", "--project", "girl", "--steps", "auto", "--json")
+    assert (json.loads(again.out)["already_there"], json.loads(again.out)["steps"]) == (True, taken)
+    # A number of steps is one to be taken
+    assert json.loads(sine("tune", "--project", "girl", "--steps", "3", "--json").out)["steps"] == 3
+
+
 def test_tuning_without_previews_promises_none(sine: "Sine", untuned: Path) -> None:
     done = sine("tune", "--project", "girl", "--no-patches", "--steps", "1", "--seed", "5")
     assert done.code == 0

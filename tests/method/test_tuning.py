@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sine_cli.errors import SineError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
-from sine_cli.method.tuning import Examples, Tuning, TuningPlan
+from sine_cli.method.tuning import FLAT, LOOK_EVERY, Examples, Tuning, TuningPlan, settled
 
 PLAN = TuningPlan(
     steps=30, batch=4, learning_rate=1e-2, position_learning_rate=3e-2, whole=0.5, min_timestep=0, seed=0
@@ -121,14 +122,13 @@ def test_pictures_of_the_class_count_in_the_loss_and_the_gradient() -> None:
 
     class OfClass(Toy):
         def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
-            return 0 * x_t if boxes is not None else torch.einsum("bchw,cd->bdhw", x_t, self.lora)
+            return super().__call__(x_t, t, None) * (0 if boxes is not None else 1)
 
     toy, alone = OfClass(), OfClass()
     start = toy.lora.detach().clone()
     prior = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(8))
-    own = tuning(alone).step
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        own()
+    tuning(alone).step()
+    assert torch.equal(alone.lora, start)
     under_way = tuning(toy, learned_from=replace(examples(), prior=prior))
     under_way.step()
     assert not torch.equal(toy.lora, start)
@@ -217,3 +217,159 @@ def test_the_same_seed_tunes_the_same_and_another_seed_otherwise() -> None:
     first, same, other = (tuning(Toy(), replace(PLAN, seed=seed)) for seed in (0, 0, 1))
     assert [first.step() for _ in range(3)] == [same.step() for _ in range(3)]
     assert first.step() != other.step()
+
+
+class Cramped(Toy):
+    """A toy in a memory that holds the activations of a few examples."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
+        if len(x_t) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return super().__call__(x_t, t, boxes)
+
+
+PRIOR = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.mark.parametrize(
+    ("batch", "room", "at_once"), [(4, 3, 2), (4, 1, 1), (5, 3, 3), (5, 2, 2), (7, 1, 1)]
+)
+@pytest.mark.parametrize("prior", [None, PRIOR], ids=["alone", "with pictures of the class"])
+def test_where_memory_runs_out_the_same_is_learned_in_parts(
+    batch: int, room: int, at_once: int, prior: Tensor | None
+) -> None:
+    plan, learned_from = replace(PLAN, batch=batch), replace(examples(), prior=prior)
+    roomy, cramped = Toy(), Cramped(room)
+    at_ease = tuning(roomy, plan, learned_from=learned_from)
+    in_parts = tuning(cramped, plan, learned_from=learned_from)
+    losses = [(at_ease.step(), in_parts.step()) for _ in range(5)]
+    assert (at_ease.at_once, in_parts.at_once) == (batch, at_once)
+    for whole, parts in losses:
+        assert parts == pytest.approx(whole, rel=1e-6)
+    torch.testing.assert_close(cramped.lora, roomy.lora, rtol=0, atol=1e-6)
+    torch.testing.assert_close(cramped.position, roomy.position, rtol=0, atol=1e-6)
+    assert torch.equal(in_parts.generator.get_state(), at_ease.generator.get_state())
+    # Nothing is tried twice that failed once: all but the first step begin with what fits
+    calls = len(cramped.shown)
+    in_parts.step()
+    assert len(cramped.shown) - calls == -(-batch // at_once) * (1 if prior is None else 2)
+
+
+def test_a_tuning_in_parts_goes_on_in_parts() -> None:
+    unbroken, broken = tuning(Cramped(1)), tuning(Cramped(1))
+    losses = [unbroken.step() for _ in range(6)]
+    before = [broken.step() for _ in range(3)]
+    toy = Cramped(1)
+    later = tuning(toy)
+    later.load_state(broken.state())
+    assert later.at_once == 1
+    assert before + [later.step() for _ in range(3)] == losses
+    assert len(toy.shown) == 3 * PLAN.batch
+
+
+def test_memory_that_cannot_hold_one_example_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(SineError) as caught:
+        tuning(Cramped(0)).step()
+    assert caught.value.message == "memory ran out while tuning, on a single example"
+    assert caught.value.hint == "take less with `sine tune --memory low`, or a smaller base"
+
+
+def test_another_failure_of_the_model_is_not_taken_for_memory() -> None:
+    class Broken(Toy):
+        def __call__(self, x_t: Tensor, t: Tensor, boxes: Tensor | None) -> Tensor:
+            self.shown.append((x_t, t, boxes))
+            return torch.matmul(torch.zeros(2, 3), torch.zeros(2, 3))
+
+    toy = Broken()
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        tuning(toy).step()
+    assert len(toy.shown) == 1
+
+
+# --------------------------------------------------------------------------------------------- stopping early
+
+
+@pytest.mark.parametrize(
+    ("distances", "expected"),
+    [
+        ([], False),
+        ([0.3], False),
+        ([0.4, 0.4 * FLAT], False),
+        ([0.4, 0.41 * FLAT], True),
+        ([0.4, 0.1, 0.09], True),  # hardly nearer
+        ([0.4, 0.1, 0.2], True),  # farther
+        ([0.4, 0.1, 0.1 * FLAT], False),
+        ([0.1, 0.4, 0.2], True),  # nearer than the last, not than the best
+        ([0.0, 0.0], False),  # as near as can be
+    ],
+)
+def test_a_tuning_has_settled_where_the_last_distance_is_hardly_under_the_best_before(
+    distances: list[float], expected: bool
+) -> None:
+    assert settled(distances) == expected
+
+
+def test_whether_it_has_settled_does_not_depend_on_the_unit_of_the_distance() -> None:
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(50):
+        distances = torch.rand(3, generator=generator).tolist()
+        assert settled(distances) == settled([4 * each for each in distances])
+
+
+EARLY = replace(PLAN, steps=400, stop_early=True)
+
+
+def run_auto(under_way: Tuning, distances: list[float]) -> list[float]:
+    """The learning rates of a tuning whose looks find these distances."""
+    rates: list[float] = []
+    while not under_way.done:
+        under_way.step()
+        rates.append(under_way.optimizer.param_groups[0]["lr"])
+        if under_way.wants_look:
+            under_way.look(distances[len(under_way.distances)])
+    return rates
+
+
+def test_a_tuning_that_has_settled_ends_after_its_learning_rate_has_fallen() -> None:
+    under_way = tuning(Toy(), EARLY)
+    assert under_way.steps is None
+    rates = run_auto(under_way, [0.4, 0.2, 0.19])
+    assert under_way.distances == [0.4, 0.2, 0.19]
+    assert (under_way.falls_from, under_way.steps, under_way.taken) == (150, 180, 180)
+    assert rates[20:150] == [EARLY.learning_rate] * 130
+    fallen = [EARLY.learning_rate * (1 - i / 30) for i in range(30)]
+    assert rates[150:] == pytest.approx(fallen)
+
+
+@pytest.mark.parametrize(("most", "falls_from"), [(400, 333), (60, 50), (59, 49), (50, 41), (2, 1), (1, 1)])
+def test_a_tuning_that_never_settles_ends_at_the_most_steps_fallen_too(most: int, falls_from: int) -> None:
+    under_way = tuning(Toy(), replace(EARLY, steps=most))
+    rates = run_auto(under_way, [0.5**i for i in range(20)])
+    assert (under_way.taken, under_way.falls_from) == (most, falls_from)
+    assert len(under_way.distances) == (falls_from - 1) // LOOK_EVERY
+    if falls_from > 20:  # the warm-up's
+        fallen = [1 - i / (most - falls_from) for i in range(most - falls_from)]
+        assert rates[falls_from:] == pytest.approx([EARLY.learning_rate * share for share in fallen])
+
+
+@pytest.mark.parametrize("stop", [49, 50, 99, 100, 101, 119])
+def test_a_tuning_that_may_stop_early_goes_on_exactly(stop: int) -> None:
+    distances = [0.4, 0.3]
+    through = tuning(Toy(), EARLY)
+    rates = run_auto(through, distances)
+    assert len(rates) == 120
+    broken = tuning(Toy(), EARLY)
+    for _ in range(stop):
+        broken.step()
+        if broken.wants_look:
+            broken.look(distances[len(broken.distances)])
+    later = tuning(Toy(), EARLY)
+    later.load_state(broken.state())
+    assert (later.distances, later.falls_from) == (broken.distances, broken.falls_from)
+    assert run_auto(later, distances) == rates[stop:]
+    for name, tensor in through.state().items():
+        assert torch.equal(later.state()[name], tensor), name

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -288,3 +289,75 @@ def test_a_loss_that_is_not_a_number_is_an_error_and_no_adapter(
     assert caught.value.message == "the loss is not a number (NaN) after 0 steps"
     assert caught.value.hint == "lower `tune.learning_rate` in sine.yaml, then run `sine tune` again"
     assert not made.project.adapter_dir.exists()
+
+
+# --------------------------------------------------------------------------------------------- stopping early
+
+EARLY = TUNE.model_copy(update={"steps": 40, "stop_early": True})
+
+
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sine_cli.method.tuning.LOOK_EVERY", 3)
+
+
+@pytest.fixture
+def stopped_early(looking_often: None, untuned: Girl, tmp_path: Path) -> Path:
+    """A project of this test's own that was tuned until it settled."""
+    folder = Path(shutil.copytree("girl", tmp_path / "stopped"))
+    tune(Project(folder), untuned.manifest, EARLY)
+    return folder
+
+
+def test_a_tuning_that_may_stop_early_ends_where_the_preview_comes_no_nearer(
+    looking_often: None, untuned: Girl
+) -> None:
+    told = Told()
+    record = run(untuned, told, EARLY).record
+    steps = [p for p in told.progress if p.loss is not None]
+    unknown = [p for p in steps if p.total is None]
+    known = [p for p in steps if p.total is not None]
+    assert record.steps_taken == steps[-1].done == len(steps) < 40
+    assert record.tune == EARLY
+    assert {p.total for p in known} == {record.steps_taken}
+    # Each look's distance is that of the preview, which no other part of the tuning moves
+    assert unknown[0].distance is None
+    looks = [p.distance for p in steps if p.done % 3 == 0 and p.distance is not None]
+    assert len({*looks}) >= 2
+    assert all(0 < distance < 1 for distance in looks)
+
+
+@pytest.mark.parametrize("stopped_at", [2, 3, 6, 7])
+def test_a_tuning_that_may_stop_early_goes_on_and_ends_as_the_unbroken_one(
+    stopped_early: Path, untuned: Girl, stopped_at: int
+) -> None:
+    stop_after(untuned, stopped_at, EARLY)
+    result = run(untuned, settings=EARLY)
+    assert result.resumed_at == stopped_at
+    assert results(untuned.project.root) == results(stopped_early)
+    assert result.record.steps_taken == read_record(Project(stopped_early)).steps_taken
+
+
+def test_a_look_is_the_preview_of_its_step(looking_often: None, untuned: Girl) -> None:
+    told = Told()
+    run(untuned, told, EARLY.model_copy(update={"preview_every": 3}))
+    looked = {p.done: p.distance for p in told.progress if p.loss is not None and p.done % 3 == 0}
+    with (
+        Image.open("girl/source.png") as source,
+        Image.open("girl/tuning/previews/step-000003.png") as preview,
+    ):
+        resized = np.asarray(source.resize(preview.size, Image.Resampling.LANCZOS), np.float64)
+        apart = np.abs(np.asarray(preview, np.float64) - resized).mean() / 255
+    assert looked[3] == pytest.approx(apart, abs=1e-6)
+
+
+def test_a_record_from_before_tunings_could_stop_early_is_read(tuned: Girl) -> None:
+    path = Path("girl/adapter/record.yaml")
+    kept = [
+        line
+        for line in path.read_text().splitlines()
+        if "stop_early" not in line and "steps_taken" not in line
+    ]
+    path.write_text("\n".join(kept) + "\n")
+    record = read_record(tuned.project)
+    assert (record.steps_taken, record.tune) == (None, TUNE)

@@ -55,6 +55,11 @@ Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 InnerFile = Annotated[Text, AfterValidator(_stays_inside)]
 Sha256 = Annotated[str, AfterValidator(_is_sha256)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SwitchStep = Annotated[int, Field(ge=0, le=1000)]  # K
+GuidanceScale = Annotated[float, Field(ge=1, le=100)]  # w
+SamplingSteps = Annotated[int, Field(ge=1, le=1000)]
+Solver = Literal["ddim", "dpm++"]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class _Section(BaseModel):
@@ -113,17 +118,17 @@ class TuneSettings(_Section):
     prior: int = Field(default=0, ge=0, le=10_000)  # pictures of the class, for prior preservation
     preview_every: int = Field(ge=0, le=_MOST)  # steps; 0 for none
     checkpoint_every: int = Field(ge=1, le=_MOST)  # steps
-    seed: int = Field(ge=0, le=2**63 - 1)
+    seed: Seed
 
 
 class EditSettings(_Section):
     """The defaults of an edit."""
 
-    switch_step: int = Field(ge=0, le=1000)  # K
+    switch_step: SwitchStep  # K
     base_weight: Share  # v
-    guidance_scale: float = Field(ge=1, le=100)  # w
-    steps: int = Field(ge=1, le=1000)
-    solver: Literal["ddim", "dpm++"]
+    guidance_scale: GuidanceScale  # w
+    steps: SamplingSteps
+    solver: Solver
     negative: Annotated[str, Field(max_length=10_000)] = ""
 
 
@@ -217,6 +222,23 @@ def _what(details: ErrorDetails, location: Location, got: str) -> str:
         return f"unknown key; {_suggestion(location)}"
     context = {name: _bare(value) for name, value in details.get("ctx", {}).items()}
     return f"{_EXPECTED[kind].format_map(context)}, got {got}"
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first of the mistakes in a record, as `size.width: must be at most 8192, got 9000`."""
+    details = error.errors(include_url=False)[0]
+    location = tuple(map(str, details["loc"]))
+    kind = details["type"]
+    if kind == "missing":
+        what = "missing"
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        what = "unknown"
+    elif kind in _EXPECTED:
+        got = shortened(files.printable(str(details["input"])))
+        what = _what(details, location, f'"{got}"' if isinstance(details["input"], str) else got)
+    else:
+        what = "not as sine writes it"
+    return f"{dotted(location)}: {what}" if location else what
 
 
 def _bare(value: object) -> str:

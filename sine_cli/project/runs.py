@@ -10,7 +10,6 @@ A run that is being made lives in a hidden folder beside its final place:
 
 import contextlib
 import errno
-import io
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ import yaml
 
 from sine_cli.errors import UserError
 from sine_cli.project import files
+from sine_cli.project.plain_yaml import read_record
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -243,12 +243,13 @@ def find_recipe(path: Path) -> Record | None:
 
     from sine_cli.project.source import DECODER_ERRORS
 
-    content = files.read_bytes(path)
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            text = image.info.get(_RECIPE_KEY)
-    except (Image.DecompressionBombError, *DECODER_ERRORS):
-        return None
+    # Nothing of the pixels is read, and Pillow allows 1 MiB of text.
+    with files.opened(path) as file:
+        try:
+            with Image.open(file, formats=["PNG"]) as image:
+                text = image.info.get(_RECIPE_KEY)
+        except (Image.DecompressionBombError, *DECODER_ERRORS):
+            return None
     try:
         recipe = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):  # no JSON, or JSON made to break its reader
@@ -341,12 +342,6 @@ def _as_yaml(record: Mapping[str, Any]) -> str:
 def _read_record(path: Path) -> Record | None:
     """A record that sine wrote; None when it is not there, or not as sine writes it."""
     try:
-        record = yaml.safe_load(files.read_bytes(path, limit=_LARGEST_RECORD))
-    except (
-        UserError,
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ):  # ValueError: dates that do not exist, bad bytes
+        return read_record(files.read_bytes(path, limit=_LARGEST_RECORD))
+    except (UserError, ValueError):
         return None
-    return record if isinstance(record, dict) else None

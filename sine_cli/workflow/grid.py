@@ -368,7 +368,7 @@ def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], _Models, str | None
             raise TypeError("no cells, or a scorer without a name")
         models = _Models(asked["adapter"], asked.get("guide_adapters", []), asked["base_revision"])
         return recipes, models, scorer
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {shown(run.hidden)}`"
         ) from error

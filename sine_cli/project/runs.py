@@ -257,6 +257,27 @@ def find_recipe(path: Path) -> Record | None:
     return recipe if isinstance(recipe, dict) else None
 
 
+def read_run(folder: Path) -> Record:
+    """What `run.yaml` of a run folder says.
+
+    Raises:
+        UserError: there is none, or it is not as sine writes it.
+    """
+    path = folder / _RECORD
+    if not path.is_file():
+        raise UserError(
+            f"{files.shown(folder)} is not a run folder: it has no {_RECORD}",
+            "name a folder in `edits/`, or a PNG in it",
+        )
+    try:
+        return read_record(files.read_bytes(path, limit=_LARGEST_RECORD))
+    except ValueError as error:
+        raise UserError(
+            f"{files.shown(path)} is damaged ({error})",
+            "each PNG beside it can be made again: `sine edit --from PNG`",
+        ) from error
+
+
 def list_runs(parent: Path) -> list[Run]:
     """The finished runs in `edits/` or `grids/`, oldest first; what has no sound `run.yaml` is no run."""
     runs = [

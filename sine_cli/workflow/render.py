@@ -146,7 +146,7 @@ def recipe_of(
     )
 
 
-def uses_tuned(settings: EditSettings) -> bool:
+def uses_tuned(settings: EditSettings | Recipe) -> bool:
     """Whether the project's own tuned model has weight at any time."""
     return has_weight(1 - settings.base_weight, settings.switch_step)
 

@@ -1,4 +1,4 @@
-"""What a picture was made with, as every recipe and record keeps it, and how that differs from another time."""
+"""What a picture was made with, as every recipe and record keeps it, and what of that is different now."""
 
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 HASH_SHOWN = 12
 """Digits of a hash that a message shows."""
 
-Files = dict[Text, Sha256]
+Files = Annotated[dict[Text, Sha256], Field(max_length=8)]
 
 
 def versions() -> dict[str, str]:
@@ -46,12 +46,12 @@ class Provenance(BaseModel):
     base: Text
     base_revision: Text
     adapter: Files | None
-    guide_adapters: list[Files | None] = []  # older records have none
+    guide_adapters: list[Files | None] = []
     lora: LoraRecord | None = None
     low_memory: bool = False
     device: Text
     dtype: Text
-    versions: dict[Text, Text]
+    versions: Annotated[dict[Text, Text], Field(max_length=32)]
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Provenance":
@@ -63,7 +63,11 @@ class Provenance(BaseModel):
 
 
 def differences(then: Provenance, now: Provenance) -> list[str]:
-    """What decides about a picture's pixels and was another `then`, the base left out; for people."""
+    """What decides about a picture's pixels and was another `then`, the base left out; for people.
+
+    Args:
+        then, now: of pictures with the same guides.
+    """
     changed: list[str] = []
 
     def compare(what: str, before: str | None, after: str | None) -> None:

@@ -1,4 +1,4 @@
-"""`sine edit --from`: the pictures of a record made again, bit for bit where nothing that decides has changed."""
+"""`sine edit --from`: the pictures of a record made again, bit for bit where nothing has changed since."""
 
 import os
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from sine_cli.errors import UserError
 from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
+from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import read_recipe, read_run, sweep
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.edit import MOST_PICTURES, EditProgress, EditResult, make_run
@@ -22,6 +23,9 @@ from sine_cli.workflow.user_lora import UserLora
 OF_RECIPE = {field.name for field in fields(Recipe)}
 OF_RUN = {"command", "count", "seconds", "peak_memory", "scorer", "scores", "best"}
 """What the record of an edit says besides its first recipe and their provenance."""
+
+MOST_TOLD = 5
+"""Names that this sine does not know, in one notice."""
 
 NEW = "`sine edit PROMPT` makes a new one"
 
@@ -62,7 +66,7 @@ def remake(
     on_progress: Callable[[EditProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
 ) -> EditResult:
-    """Make the pictures again, in a new run folder; `on_notice` is told what differs from then.
+    """Make the pictures again, in a new run folder, unscored; `on_notice` is told what differs from then.
 
     Raises:
         UserError: no such record, another base, a guide or the LoRA is not there, not tuned.
@@ -93,7 +97,9 @@ def remake(
     # 4. What differs is told
     provenance = studio.provenance()
     differing = differences(made.provenance, Provenance.from_dict(provenance))
-    differing += [f"`{name}`, of which this sine does not know" for name in made.unknown]
+    differing += [
+        f"`{shortened(printable(name))}`, unknown to this sine" for name in made.unknown[:MOST_TOLD]
+    ]
     if differing:
         on_notice(f"not quite as {shown(request.origin)} was made: {'; '.join(differing)}")
 
@@ -107,28 +113,33 @@ def read_made(origin: Path) -> Made:
     Raises:
         UserError: there is none, it is not of an edit or a grid's cell, or not as sine writes it.
     """
-    record, file = (
-        (read_run(origin), origin / "run.yaml") if origin.is_dir() else (read_recipe(origin), origin)
-    )
+    is_run = origin.is_dir()
+    record = read_run(origin) if is_run else read_recipe(origin)
     _refuse_others(record, origin)
     try:
-        return _made(record, is_run=origin.is_dir())
+        return made_of(record, is_run=is_run)
     except ValueError as error:
+        file = origin / "run.yaml" if is_run else origin
         raise UserError(f"{shown(file)}: {error}", f"its record is damaged; {NEW}") from error
 
 
-def _made(record: dict[str, Any], *, is_run: bool) -> Made:
-    """The record's parts. Raises ValueError where one is not as sine writes it."""
+def made_of(record: dict[str, Any], *, is_run: bool) -> Made:
+    """What the record of a picture, or of an edit's run, says.
+
+    Raises:
+        ValueError: a part of it is not as sine writes it.
+    """
     count = record.get("count") if is_run else 1
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_PICTURES:
         raise ValueError(f"count: must be from 1 to {MOST_PICTURES}")
     known = OF_RECIPE | set(Provenance.model_fields) | (OF_RUN if is_run else set())
-    return Made(
-        Recipe.from_dict({name: value for name, value in record.items() if name in OF_RECIPE}),
-        count,
-        Provenance.from_dict({n: value for n, value in record.items() if n in Provenance.model_fields}),
-        [printable(str(name))[:40] for name in record if name not in known],
+    recipe = Recipe.from_dict({n: value for n, value in record.items() if n in OF_RECIPE})
+    provenance = Provenance.from_dict(
+        {n: value for n, value in record.items() if n in Provenance.model_fields}
     )
+    if len(provenance.guide_adapters) != len(recipe.guides):  # records older than guides have neither
+        raise ValueError("guide_adapters: must be one for each guide")
+    return Made(recipe, count, provenance, [str(name) for name in record if name not in known])
 
 
 def _refuse_others(record: dict[str, Any], origin: Path) -> None:
@@ -179,8 +190,8 @@ def _check_guides(project: Project, origin: Path, recipe: Recipe) -> None:
         folder = Path(os.path.normpath(project.root.resolve() / guide.project))
         if has_weight(guide.weight, guide.switch_step) and not (folder / "sine.yaml").is_file():
             raise UserError(
-                f"{shown(origin)} was made with the guide {printable(guide.project)}, and there is no project "
-                f"{shown(folder)}",
+                f"{shown(origin)} was made with the guide {printable(guide.project)}, "
+                f"and there is no project {shown(folder)}",
                 "put it there, then run the same command again",
             )
 
@@ -192,5 +203,6 @@ def _check_base(origin: Path, manifest: Manifest, then: Provenance, revision: st
         raise UserError(
             f"{shown(origin)} was made with the base `{base}` ({theirs}), "
             f"this project uses `{manifest.base}` ({revision})",
-            f"set `base: {base}` and `base_revision: {theirs}` in sine.yaml, then run `sine tune` again; or {NEW}",
+            f"set `base: {base}` and `base_revision: {theirs}` in sine.yaml, then run `sine tune` again; "
+            f"or {NEW}",
         )

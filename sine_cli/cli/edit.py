@@ -53,8 +53,8 @@ def edit(
         typer.Option(
             "--from",
             metavar="RUN|PNG",
-            help="Make an edit's pictures, or one picture or cell, again as its record says. Guides are taken "
-            "from where they lay; a LoRA must be given again.",
+            help="Make an edit's pictures, or one picture or cell, again as its record says. Guides are "
+            "taken from where they lay; a LoRA must be given again.",
         ),
     ] = None,
     project: ProjectOption = None,

@@ -30,7 +30,9 @@ from sine_cli.project.plain_yaml import (
 from sine_cli.project.prompts import without_token
 from sine_cli.project.templates import template_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Older ones are read too; `migration` brings their files to this one."""
+
 _LARGEST_FILE = 1024 * 1024  # bytes
 _MOST = 10_000_000  # of any count or side: more is a slip of the finger
 
@@ -81,6 +83,7 @@ class Source(_Section):
     file: InnerFile = "source.png"
     original: Text  # the name of the file that was given
     sha256: Sha256  # of that file
+    stored_sha256: Sha256 | None = None  # of the stored one; since schema 2
     height: int = Field(ge=1, le=_MOST)  # pixels of the stored picture
     width: int = Field(ge=1, le=_MOST)
 
@@ -163,7 +166,12 @@ def load_manifest(path: Path) -> Manifest:
         UserError: for the first mistake, as `girl/sine.yaml:12: tune.steps: must be at least 1, got -5`;
             also for a file that is missing, larger than 1 MiB, not UTF-8, or of a newer sine.
     """
-    outline = read_outline(files.read_bytes(path, limit=_LARGEST_FILE), path)
+    return parse_manifest(files.read_bytes(path, limit=_LARGEST_FILE), path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """The manifest of a file's content. Raises UserError as `load_manifest`."""
+    outline = read_outline(content, path)
     _refuse_newer(outline, path)
     problems = list(outline.problems)
     try:

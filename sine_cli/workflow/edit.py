@@ -10,6 +10,7 @@ from typing import Any
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import start_run, sweep
 from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
@@ -136,6 +137,7 @@ def edit(
     (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
     scorer = open_scorer(request.scorer) if request.best is not None else None
     sweep(project.edits_dir)
+    migrate(project, manifest, on_notice)
 
     # 2. The base and the adapters that have weight
     studio = open_studio(

@@ -16,6 +16,7 @@ from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import shown, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
 from sine_cli.scoring.scorer import Score, ScorerIdentity
@@ -127,6 +128,7 @@ def grid(
     cells = _cells(project, request)
     scorer = locate_scorer(request.scorer)
     sweep(project.grids_dir)
+    migrate(project, manifest, on_notice)
 
     # 2. Base and adapters
     studio = open_studio(
@@ -188,6 +190,7 @@ def resume_grid(
     recipes, begun_with, scorer_name = _read_request(run)
     scorer = locate_scorer(scorer_name)
     run.take_over()
+    migrate(project, manifest, on_notice)
     studio = open_studio(
         project,
         manifest,

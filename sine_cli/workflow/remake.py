@@ -10,6 +10,7 @@ from sine_cli.errors import UserError
 from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
+from sine_cli.project.migration import migrate
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import read_recipe, read_run, sweep
 from sine_cli.workflow.bases import find_base
@@ -81,6 +82,7 @@ def remake(
     _check_base(request.origin, manifest, made.provenance, manifest.base_revision)
     _check_base(request.origin, manifest, made.provenance, find_base(manifest).revision)
     sweep(project.edits_dir)
+    migrate(project, manifest, on_notice)
 
     # 3. The adapters that had weight, and the prompts
     studio = open_studio(
@@ -97,9 +99,7 @@ def remake(
     # 4. What differs is told
     provenance = studio.provenance()
     differing = differences(made.provenance, Provenance.from_dict(provenance))
-    differing += [
-        f"`{shortened(printable(name))}`, unknown to this sine" for name in made.unknown[:MOST_TOLD]
-    ]
+    differing += [f"`{shortened(printable(each))}` is new to this sine" for each in made.unknown[:MOST_TOLD]]
     if differing:
         on_notice(f"not quite as {shown(request.origin)} was made: {'; '.join(differing)}")
 
@@ -134,9 +134,8 @@ def made_of(record: dict[str, Any], *, is_run: bool) -> Made:
         raise ValueError(f"count: must be from 1 to {MOST_PICTURES}")
     known = OF_RECIPE | set(Provenance.model_fields) | (OF_RUN if is_run else set())
     recipe = Recipe.from_dict({n: value for n, value in record.items() if n in OF_RECIPE})
-    provenance = Provenance.from_dict(
-        {n: value for n, value in record.items() if n in Provenance.model_fields}
-    )
+    made_with = {name: value for name, value in record.items() if name in Provenance.model_fields}
+    provenance = Provenance.from_dict(made_with)
     if len(provenance.guide_adapters) != len(recipe.guides):  # records older than guides have neither
         raise ValueError("guide_adapters: must be one for each guide")
     return Made(recipe, count, provenance, [str(name) for name in record if name not in known])

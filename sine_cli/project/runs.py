@@ -37,7 +37,8 @@ _LARGEST_RECORD = 16 * 1024 * 1024  # bytes
 _RECIPE_KEY = "sine"
 _RECORD = "run.yaml"
 _REQUEST = "request.yaml"
-_HIDDEN = re.compile(r"\.(?P<name>\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+)\.partial", re.ASCII)
+_NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+", re.ASCII)
+_HIDDEN = re.compile(rf"\.(?P<name>{_NAME.pattern})\.partial", re.ASCII)
 _OWNER = re.compile(r"owner-([1-9][0-9]{0,8})")
 
 
@@ -288,15 +289,28 @@ def list_runs(parent: Path) -> list[Run]:
     return sorted(runs, key=lambda run: _natural(run.path.name))
 
 
-def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
-    """The runs that can go on after an interruption, oldest first; `holder` tells those still being made."""
+def run_folders(parent: Path) -> list[Path]:
+    """The folders in `edits/` or `grids/` that are runs by their name or by their record, sound or not."""
+    return [
+        path
+        for path in _folders(parent)
+        if not path.name.startswith(".") and (_NAME.fullmatch(path.name) or (path / _RECORD).exists())
+    ]
+
+
+def hidden_runs(parent: Path) -> list[UnfinishedRun]:
+    """The runs that are being made or were left unfinished, oldest first."""
     runs = [
         UnfinishedRun(path, parent / match["name"])
         for path in _folders(parent)
         if (match := _HIDDEN.fullmatch(path.name))
     ]
-    able = [run for run in runs if run.folder.is_dir() and run.request is not None]
-    return sorted(able, key=lambda run: _natural(run.final.name))
+    return sorted(runs, key=lambda run: _natural(run.final.name))
+
+
+def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
+    """The runs that can go on after an interruption, oldest first; `holder` tells those still being made."""
+    return [run for run in hidden_runs(parent) if run.folder.is_dir() and run.request is not None]
 
 
 def sweep(parent: Path) -> list[Path]:

@@ -378,10 +378,13 @@ def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], _Models, str | None
 
 
 def _cell_name(recipe: Recipe, rows: _Rows) -> str:
+    return cell_name(recipe.switch_step, rows.letter, rows.of(recipe))
+
+
+def cell_name(switch_step: int, letter: str, weight: float) -> str:
     """`cells/K0400_v0.70.png`; weights of more than two decimals keep them all."""
-    weight = rows.of(recipe)
     digits = max(f"{weight:.2f}", f"{weight:.10f}".rstrip("0"), key=len)
-    return f"cells/K{recipe.switch_step:04d}_{rows.letter}{digits}.png"
+    return f"cells/K{switch_step:04d}_{letter}{digits}.png"
 
 
 def _columns(recipes: list[Recipe]) -> list[int]:

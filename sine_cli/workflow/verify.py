@@ -17,13 +17,14 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import UnfinishedRun, find_recipe, hidden_runs, read_run, run_folders
-from sine_cli.project.source import DECODER_ERRORS, read_picture
+from sine_cli.project.source import DECODER_ERRORS
 from sine_cli.workflow.adapters import RECORD, check_files, check_record, check_shapes, read_record
 from sine_cli.workflow.bases import base_at_hand
 from sine_cli.workflow.compare import MOST_PICTURES as MOST_COMPARED
 from sine_cli.workflow.compare import SHEET as COMPARISON
 from sine_cli.workflow.grid import MOST_CELLS, SCORES, TRADEOFF, cell_name
 from sine_cli.workflow.methods import METHODS, SEEDLESS
+from sine_cli.workflow.open import stored_picture
 from sine_cli.workflow.record import Provenance
 from sine_cli.workflow.remake import OF_RECIPE, OF_RUN, made_of
 
@@ -105,15 +106,8 @@ def verify(project: Project) -> Verdict:
 def _verify_source(project: Project, manifest: Manifest, verdict: Verdict) -> None:
     path, source = project.source(manifest), manifest.source
     with verdict.about(path):
-        picture = read_picture(path).image
-        if (picture.height, picture.width) != (source.height, source.width):
-            verdict.add(
-                path,
-                f"is {picture.height} high, {picture.width} wide, and {shown(project.manifest_path)} says "
-                f"{source.height} high, {source.width} wide",
-                "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
-            )
-        elif source.stored_sha256 is None:
+        stored_picture(project, manifest)
+        if source.stored_sha256 is None:
             verdict.notes.append(
                 f"{shown(project.manifest_path)} does not have the hash of {source.file}; "
                 "the next `sine tune` or `sine edit` writes it"

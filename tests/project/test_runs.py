@@ -249,6 +249,9 @@ def test_strange_folders_are_no_runs(edits: Path) -> None:
         "a-tag": "!!python/object/apply:os.system [x]",
         "no-date": "2026-99-99",
         "deep": "[" * 5000,
+        "nested": "a: " + "[" * 40 + "]" * 40,
+        "alias": "a: &a [x]\nb: *a",
+        "anchor": "a: &a 1",
         "empty": "",
     }
     for name, content in contents.items():

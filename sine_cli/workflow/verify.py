@@ -306,7 +306,7 @@ def _verify_picture(
         verdict.add(path, "carries no recipe", again)
         return
     differing = [name for name in dict.fromkeys([*expected, *recipe]) if _differs(name, expected, recipe)]
-    differing = [shortened(printable(name)) for name in differing if name not in loose]
+    differing = [shortened(printable(str(name))) for name in differing if name not in loose]
     if differing:
         verdict.add(path, f"its recipe is not as run.yaml says: {', '.join(differing)}", again)
     elif "command" not in expected and recipe.get("size") != size:

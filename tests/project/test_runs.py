@@ -23,6 +23,7 @@ from sine_cli.project.runs import (
     UnfinishedRun,
     list_runs,
     read_recipe,
+    read_run,
     slug,
     start_run,
     sweep,
@@ -174,6 +175,38 @@ def test_a_record_has_no_anchors(edits: Path) -> None:
     shared = {"a": 1}
     path = start_run(edits, PROMPT, NOW).finish({"one": shared, "two": shared})
     assert (path / "run.yaml").read_text() == "one:\n  a: 1\ntwo:\n  a: 1\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e5",
+        "1.0e+5",
+        "2020-01-01",
+        "1:30",
+        "0x1f",
+        "1_0",
+        "yes",
+        "~",
+        "",
+        "=",
+        "<<",
+        ".inf",
+        "*a",
+        "!b",
+        "&c",
+    ],
+)
+def test_words_that_look_like_something_else_stay_words(edits: Path, text: str) -> None:
+    start_run(edits, PROMPT, NOW).finish({"prompt": text, "text": {text: [text]}})
+    (found,) = list_runs(edits)
+    assert found.record == {"prompt": text, "text": {text: [text]}}
+
+
+def test_a_date_of_another_writer_is_a_word(edits: Path) -> None:
+    folder = start_run(edits, PROMPT, NOW).finish({})
+    (folder / "run.yaml").write_text("prompt: 2020-01-01\n", "utf-8")
+    assert read_run(folder) == {"prompt": "2020-01-01"}
 
 
 # ---------------------------------------------------------------------------------------------------- recipes

@@ -142,11 +142,14 @@ def test_a_record_of_before_there_were_guides_is_a_recipe_too() -> None:
     assert Recipe.from_dict(record) == RECIPE
 
 
-GUIDE = {"project": "../stripes", "source_prompt": "a stripe", "weight": 0.2, "switch_step": 400}
+NO_TEXT = "must be text (in quotes where it looks like something else)"
+NO_PART = "must be a part of the picture, or a little beyond it"
+NOT_RELATIVE = "must be relative to the folder of the project"
+GUIDED = {"project": "../stripes", "source_prompt": "a stripe", "weight": 0.2, "switch_step": 400}
 
 
 def a_guide(**changes: Any) -> dict[str, Any]:
-    return {"guides": [{**GUIDE, **changes}]}
+    return {"guides": [{**GUIDED, **changes}]}
 
 
 @pytest.mark.parametrize(
@@ -180,11 +183,11 @@ def a_guide(**changes: Any) -> dict[str, Any]:
         ({"crop": [0, 0, 1]}, "crop.3: missing"),
         (
             {"crop": [0, 0, 0, 1]},
-            "crop: must be a part of the picture, or a little beyond it, got [0, 0, 0, 1]",
+            f"crop: {NO_PART}, got [0, 0, 0, 1]",
         ),
         (
             {"crop": [0, 0, 9, 9]},
-            "crop: must be a part of the picture, or a little beyond it, got [0, 0, 9, 9]",
+            f"crop: {NO_PART}, got [0, 0, 9, 9]",
         ),
         (a_guide(weight=2), "guides.0.weight: must be at most 1, got 2"),
         (a_guide(switch_step=-1), "guides.0.switch_step: must be at least 0, got -1"),
@@ -193,13 +196,13 @@ def a_guide(**changes: Any) -> dict[str, Any]:
             a_guide(project="/etc"),
             'guides.0.project: must be relative to the folder of the project, got "/etc"',
         ),
-        ({"guides": [GUIDE] * 65}, "guides: not as sine writes it"),
+        ({"guides": [GUIDED] * 65}, "guides: not as sine writes it"),
         ({"guides": None}, "guides: not as sine writes it"),
         ({"more": 1}, "more: unknown"),
     ],
 )
 def test_a_record_that_is_no_recipe_is_refused_with_its_field(change: dict[str, Any], what: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError) as caught:
         Recipe.from_dict({**RECIPE.as_dict(), **change})
     assert str(caught.value) == what
 
@@ -221,7 +224,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(name=st.sampled_from([*vars(RECIPE)]), value=JSON)
 def test_a_recipe_with_any_value_in_it_is_read_or_refused_and_never_large(name: str, value: Any) -> None:
     try:

@@ -31,18 +31,22 @@ AGAIN = "run `sine tune` again"
 
 
 @pytest.fixture(scope="session")
-def full_once(tmp_path_factory: pytest.TempPathFactory, tuned_once: Path, style_once: Path) -> Path:
+def full_once(
+    tmp_path_factory: pytest.TempPathFactory, tuned_once: Path, style_once: Path, tiny_clip: Path
+) -> Path:
     """A tuned project with an edit, two grids and a comparison; `stripes` is beside it. Not to be changed."""
     home = tmp_path_factory.mktemp("full")
     shutil.copytree(style_once, home / "stripes")
     project = Project(Path(shutil.copytree(tuned_once, home / "girl")))
     manifest = load_manifest(project.manifest_path)
-    edit(project, manifest, EditRequest(["a boat"], SETTINGS, SIZE, count=2, seed=3, best=1))
-    grid(project, manifest, GridRequest("a boat", [0, 400], [0.5, 0.625], SETTINGS, SIZE))
+    scorer = str(tiny_clip)
+    edit(project, manifest, EditRequest(["a boat"], SETTINGS, SIZE, count=2, seed=3, best=1, scorer=scorer))
+    grid(project, manifest, GridRequest("a boat", [0, 400], [0.5, 0.625], SETTINGS, SIZE, scorer=scorer))
     weights = (GuideRequest(home / "stripes", (0.0, 0.25)),)
-    grid(project, manifest, GridRequest("a dog", [400, 1000], [0.5], SETTINGS, SIZE, guides=weights))
+    swept = GridRequest("a dog", [400, 1000], [0.5], SETTINGS, SIZE, guides=weights, scorer=scorer)
+    grid(project, manifest, swept)
     methods = ("sine", "sdedit", "prompt-to-prompt")
-    compare(project, manifest, CompareRequest("a boat", SETTINGS, methods, SIZE, count=2))
+    compare(project, manifest, CompareRequest("a boat", SETTINGS, methods, SIZE, count=2, scorer=scorer))
     return project.root
 
 

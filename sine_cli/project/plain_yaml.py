@@ -117,7 +117,7 @@ for _tag, _pattern in _PLAIN_SCALARS.items():
 
 class _RecordLoader(_PlainLoader):
     deepest = 16  # a record of sine's has six, a grid's cells with their guides
-    # As PyYAML writes: what it left without quotes is read as what it was. It quotes dates, and so none are read.
+    # As PyYAML writes: what it left without quotes is read as what it was. Dates it quotes, so none are read.
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares no ClassVar)
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

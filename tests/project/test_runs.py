@@ -177,26 +177,25 @@ def test_a_record_has_no_anchors(edits: Path) -> None:
     assert (path / "run.yaml").read_text() == "one:\n  a: 1\ntwo:\n  a: 1\n"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "1e5",
-        "1.0e+5",
-        "2020-01-01",
-        "1:30",
-        "0x1f",
-        "1_0",
-        "yes",
-        "~",
-        "",
-        "=",
-        "<<",
-        ".inf",
-        "*a",
-        "!b",
-        "&c",
-    ],
-)
+ODD_WORDS = ["1e5", "1.0e+5", "2020-01-01", "1:30", "0x1f", "1_0", "yes", "~", "", "=", "<<", ".inf", "*a"]
+    "1e5",
+    "1.0e+5",
+    "2020-01-01",
+    "1:30",
+    "0x1f",
+    "1_0",
+    "yes",
+    "~",
+    "",
+    "=",
+    "<<",
+    ".inf",
+    "*a",
+    "!b",
+]
+
+
+@pytest.mark.parametrize("text", ODD_WORDS)
 def test_words_that_look_like_something_else_stay_words(edits: Path, text: str) -> None:
     start_run(edits, PROMPT, NOW).finish({"prompt": text, "text": {text: [text]}})
     (found,) = list_runs(edits)

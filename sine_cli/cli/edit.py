@@ -1,6 +1,7 @@
 """`sine edit`: make pictures from words."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,12 +38,25 @@ from sine_cli.errors import UserError
 if TYPE_CHECKING:
     from sine_cli.workflow.edit import Scores
 
+WITH_FROM = {"origin", "project", "lora", "memory", "as_json", "quiet"}
+"""What may be given beside `--from`: the record says all else."""
+
 
 def edit(
+    context: typer.Context,
     prompts: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="PROMPT", help="What the picture shall become; `-` reads one a line."),
-    ],
+    ] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|PNG",
+            help="Make an edit's pictures, or one picture or cell, again as its record says. Guides are "
+            "taken from where they lay; a LoRA must be given again.",
+        ),
+    ] = None,
     project: ProjectOption = None,
     size: SizeOption = None,
     count: Annotated[int, typer.Option("-n", "--count", help="Pictures a prompt.")] = 1,
@@ -88,12 +102,19 @@ def edit(
     sine edit "painting of a dog" --guide ../starry-night:0.3
     sine edit "a painting of a dog" --lora ink.safetensors:0.8
     cat prompts.txt | sine edit - --json
+    sine edit --from girl/edits/2026-11-23_091011_a-sculpture-of-a-girl/0001.png
     """
     from sine_cli.console import Console
     from sine_cli.project.files import shown
 
+    if origin is not None:
+        _refuse_settings(context)
+    elif not prompts:
+        raise UserError(
+            "a prompt is missing", 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
+        )
     console = Console(as_json=as_json, quiet=quiet)
-    opened, manifest = open_project(project, console)
+    opened, manifest = open_project(project or _project_of(origin), console)
     settings = edit_settings(
         manifest,
         switch_step=switch_step,
@@ -114,29 +135,34 @@ def edit(
     first_seed = check_seed(seed)
     user_lora = parse_lora_option(lora)
     low_memory = is_low(memory)
-    texts = _read_prompts(prompts)
+    texts = _read_prompts(prompts or [])
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, EditRequest, edit
+        from sine_cli.workflow.remake import RemakeRequest, remake
 
         def on_progress(p: EditProgress) -> None:
             update(p.done, p.total, f"prompt {p.number} of {p.prompts}" if p.prompts > 1 else "sampling")
 
-        request = EditRequest(
-            texts,
-            settings,
-            wanted,
-            count,
-            first_seed,
-            source_prompt,
-            not no_position,
-            best,
-            scorer,
-            guides,
-            box,
-            user_lora,
-            low_memory,
-        )
-        results = edit(opened, manifest, request, on_progress, console.warn)
+        if origin is not None:
+            again = RemakeRequest(origin, user_lora, low_memory)
+            results = [remake(opened, manifest, again, on_progress, console.warn)]
+        else:
+            request = EditRequest(
+                texts,
+                settings,
+                wanted,
+                count,
+                first_seed,
+                source_prompt,
+                not no_position,
+                best,
+                scorer,
+                guides,
+                box,
+                user_lora,
+                low_memory,
+            )
+            results = edit(opened, manifest, request, on_progress, console.warn)
     seconds, peak = sum(result.seconds for result in results), max(result.peak_memory for result in results)
     console.say(f"{seconds:.1f} s of sampling, {gigabytes(peak)}")
     console.result(
@@ -167,6 +193,26 @@ def edit(
             ],
         },
     )
+
+
+def _refuse_settings(context: typer.Context) -> None:
+    """Raises UserError for the first option on the command line that the record decides about."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in WITH_FROM and source is not None and source.name == "COMMANDLINE":
+            what = "a prompt" if parameter.name == "prompts" else parameter.opts[0]
+            raise UserError(
+                f"{what} cannot stand beside --from, which makes a picture as its record says",
+                "leave one of them out",
+            )
+
+
+def _project_of(origin: Path | None) -> Path | None:
+    """The project that the record lies in; None where it lies in none."""
+    from sine_cli.project.folder import project_above
+
+    above = project_above(origin.resolve()) if origin else None
+    return above.root if above else None
 
 
 def _mark(scores: "Scores | None", place: int) -> str:

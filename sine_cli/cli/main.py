@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sine_cli.cli import bases, compare, demo, edit, export, grid, init, score, show, tune
+from sine_cli.cli import bases, compare, demo, edit, export, grid, init, score, show, tune, verify
 from sine_cli.errors import Interrupted, SineError
 
 app = typer.Typer(
@@ -45,13 +45,14 @@ def sine(
     sine grid "a sculpture of a girl"        one prompt over K and v
     sine compare "a sculpture of a girl"     the same by other methods
     sine score girl/edits/*/*.png            pictures against words and source
+    sine verify                              whether a project is sound
     sine export --format kohya               the adapter for other tools
     sine bases                               base models, and what is on this disk
     sine demo                                all of it on a shipped picture
     """
 
 
-for command in (init, tune, edit, grid, compare, score, show, export, bases, demo):
+for command in (init, tune, edit, grid, compare, score, show, verify, export, bases, demo):
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 

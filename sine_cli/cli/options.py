@@ -85,9 +85,16 @@ MemoryOption = Annotated[
 
 def open_project(given: Path | None, console: "Console") -> "tuple[Project, Manifest]":
     """The project a command is about, and its manifest; says which one where it was not named."""
+    from sine_cli.project.manifest import load_manifest
+
+    project = choose_project(given, console)
+    return project, load_manifest(project.manifest_path)
+
+
+def choose_project(given: Path | None, console: "Console") -> "Project":
+    """The project a command is about, its manifest unread."""
     from sine_cli.project.files import shown
     from sine_cli.project.folder import find_project
-    from sine_cli.project.manifest import load_manifest
 
     try:
         here = Path.cwd()
@@ -96,7 +103,7 @@ def open_project(given: Path | None, console: "Console") -> "tuple[Project, Mani
     found = find_project(here, given)
     if found.how == "below":
         console.say(f"project: {shown(found.project.root)}")
-    return found.project, load_manifest(found.project.manifest_path)
+    return found.project
 
 
 def is_low(memory: str) -> bool:

@@ -29,6 +29,10 @@ TARGETS = {"attention": ATTENTION, "attention+resnet": ATTENTION + RESNET}
 TEXT_ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 State = dict[str, Tensor]
+Shapes = dict[str, dict[str, tuple[int, ...]]]
+"""Of the tensors in an adapter's files, by the files' names."""
+
+UNET_FILE, TEXT_FILE, POSITION_FILE = (f"{part}.safetensors" for part in ("adapter", "text", "position"))
 
 
 @dataclass
@@ -70,15 +74,6 @@ class Adapter:
 
     def position_state(self) -> State:
         return _on_cpu(self.position.state_dict())
-
-    def shapes(self) -> dict[str, dict[str, torch.Size]]:
-        """Of all that is saved, by the names of the files."""
-        states = {
-            "adapter.safetensors": self._unet_tensors(),
-            "text.safetensors": self._text_tensors(),
-            "position.safetensors": self.position.state_dict(),
-        }
-        return {file: {n: t.shape for n, t in state.items()} for file, state in states.items()}
 
     def _unet_tensors(self) -> State:
         return self.unet.state_dict() if self.full else _lora_state(self.unet, self.name)
@@ -134,6 +129,30 @@ def attach_adapter(
     return Adapter(own, position, name, targets == FULL, encoders)
 
 
+def adapter_shapes(
+    unet: Any, text: PromptReader | None, *, rank: int, targets: str, frequencies: int
+) -> Shapes:
+    """What the files of such an adapter hold, by the layers that get a LoRA; allocates nothing.
+
+    Args: as `attach_adapter` has them; the U-Net may carry other adapters, or lie on the meta device.
+    """
+    channels = unet.config.block_out_channels[0]
+    shapes: Shapes = {
+        UNET_FILE: _own_shapes(unet) if targets == FULL else _lora_shapes(unet, TARGETS[targets], rank),
+        POSITION_FILE: {
+            "projection.weight": (channels, 4 * frequencies, 1, 1),
+            "projection.bias": (channels,),
+        },
+    }
+    if text:
+        shapes[TEXT_FILE] = {
+            f"{number}.{name}": shape
+            for number, encoder in enumerate(text.encoders)
+            for name, shape in _lora_shapes(encoder.model, TEXT_ATTENTION, rank).items()
+        }
+    return shapes
+
+
 def merge(adapter: Adapter, unet: Any, text: list[Any]) -> Any:
     """The tuned model as one without an adapter, but for the position.
 
@@ -153,17 +172,16 @@ def merge(adapter: Adapter, unet: Any, text: list[Any]) -> Any:
 
 
 def load_state(adapter: Adapter, unet: State, text: State, position: State, where: str) -> None:
-    """Fill the adapter with saved tensors.
+    """Fill the adapter with saved tensors, of its `adapter_shapes`.
 
     Raises:
-        UserError: names or shapes are not this adapter's, or a value is not finite; `where` names the files.
+        UserError: a value is not finite; `where` names the files.
     """
-    hint = "run `sine tune` again"
-    for (file, expected), given in zip(adapter.shapes().items(), (unet, text, position), strict=True):
-        if expected != {n: t.shape for n, t in given.items()}:
-            raise UserError(f"{where}/{file} does not fit this base and the settings it was tuned with", hint)
+    for file, given in zip((UNET_FILE, TEXT_FILE, POSITION_FILE), (unet, text, position), strict=True):
         if not all(torch.isfinite(tensor).all() for tensor in given.values()):
-            raise UserError(f"{where}/{file} holds values that are not numbers (NaN or infinite)", hint)
+            raise UserError(
+                f"{where}/{file} holds values that are not numbers (NaN or infinite)", "run `sine tune` again"
+            )
     if adapter.full:
         adapter.unet.load_state_dict(unet)
     else:
@@ -188,13 +206,34 @@ def _copy(unet: Any) -> Any:
     """A U-Net with the same weights, without the LoRAs that it may carry; trainable, in float32."""
     with torch.device("meta"):
         own = type(unet).from_config(unet.config)
-    state = {
-        name.replace(".base_layer.", "."): tensor.detach().clone().float()
-        for name, tensor in unet.state_dict().items()
-        if ".lora_" not in name
-    }
+    state = {name: tensor.detach().clone().float() for name, tensor in _own_state(unet).items()}
     own.load_state_dict(state, assign=True)
     return own.eval().requires_grad_(True)
+
+
+def _own_state(model: Any) -> State:
+    """The model's own tensors by their own names, without the LoRAs that it may carry."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+def _own_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in _own_state(model).items()}
+
+
+def _lora_shapes(model: Any, layers: list[str], rank: int) -> dict[str, tuple[int, ...]]:
+    """Of the LoRA that these layers of the model would get, named as peft names them."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in model.named_modules():
+        if name.endswith(tuple(f".{layer}" for layer in layers)):
+            own: Any = module.get_base_layer() if isinstance(module, LoraLayer) else module
+            outputs, inputs, *window = own.weight.shape
+            shapes[f"{name}.lora_A.weight"] = (rank, inputs, *window)
+            shapes[f"{name}.lora_B.weight"] = (outputs, rank, *(1 for _ in window))
+    return shapes
 
 
 def _lora_parameters(model: Any, name: str) -> list[nn.Parameter]:

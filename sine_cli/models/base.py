@@ -10,7 +10,8 @@ from sine_cli.errors import UserError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
 from sine_cli.models.autoencoder import Autoencoder, factor_of
 from sine_cli.models.folder import read_folder
-from sine_cli.models.parts import Parts
+from sine_cli.models.locate import unet_config
+from sine_cli.models.parts import Parts, loading
 from sine_cli.models.sdxl import TextEncoderPair
 from sine_cli.models.single_file import read_file
 from sine_cli.models.text import PromptReader, TextEncoder
@@ -64,6 +65,19 @@ def load_base(
         device=device,
         dtype=dtype,
     )
+
+
+def unet_without_weights(path: Path) -> Any:
+    """The U-Net of the base at `path` on the meta device: its layers and shapes, and no memory for them.
+
+    Raises:
+        UserError: its configuration cannot be read, or is not one of a U-Net's.
+    """
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    _quieten_libraries()
+    with loading(str(path)), torch.device("meta"):
+        return UNet2DConditionModel.from_config(unet_config(path))
 
 
 def load_parts(path: Path, variant: str | None, dtype: torch.dtype) -> Parts:

@@ -221,6 +221,19 @@ def on_hub(repository: str, revision: str | None, variant: str | None) -> Locati
     return Location(Path(folder), Path(folder).name, variant)
 
 
+def cached(repository: str, revision: str | None) -> Location | None:
+    """A repository's configurations where all are in the hub's cache, else None. Asks no network."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=CONFIGS, local_files_only=True)
+        )
+    except (FileNotFoundError, errors.RevisionResolutionError, errors.HFValidationError):
+        return None
+    return Location(folder, folder.name) if _all_configs(folder) else None
+
+
 def with_weights(repository: str, location: Location) -> Location:
     """The same base with its weights on this disk too, fetched where they are not.
 

@@ -91,7 +91,7 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
     Raises:
         UserError: no such file (with a close name of the same folder), not a file, no permission, too large.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         content = file.read(-1 if limit is None else limit + 1)
     if limit is not None and len(content) > limit:
         raise UserError(f"{shown(path)} is larger than {limit:,} bytes", "name the file that sine wrote")
@@ -101,14 +101,19 @@ def read_bytes(path: Path, *, limit: int | None = None) -> bytes:
 def sha256(path: Path) -> str:
     """The hash of a file, hexadecimal. Raises UserError when it is not there or cannot be read."""
     digest = hashlib.sha256()
-    with _opened(path) as file:
+    with opened(path) as file:
         while part := file.read(_PART):
             digest.update(part)
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file that the user named, for reading.
+
+    Raises:
+        UserError: as `read_bytes`; also where reading fails.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device could keep us waiting for ever
             kind = "a folder" if path.is_dir() else "not a regular file"

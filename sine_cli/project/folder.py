@@ -80,6 +80,8 @@ class Found:
 def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Project:
     """Make the folder `root` with its manifest and picture (RGB), whole or not at all.
 
+    The manifest in it has the hash of the picture as it is stored there.
+
     `root` may exist when it is an empty folder; the folder that it lies in must exist.
 
     Raises:
@@ -95,8 +97,10 @@ def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Pr
     with files.storage_errors(root):
         try:
             partial.mkdir()
-            write_source(image, partial / manifest.source.file)
-            write_manifest(partial / _MANIFEST, manifest)
+            stored = partial / manifest.source.file
+            write_source(image, stored)
+            source = manifest.source.model_copy(update={"stored_sha256": files.sha256(stored)})
+            write_manifest(partial / _MANIFEST, manifest.model_copy(update={"source": source}))
             partial.rename(root)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # made by someone else meanwhile

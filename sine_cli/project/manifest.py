@@ -30,7 +30,9 @@ from sine_cli.project.plain_yaml import (
 from sine_cli.project.prompts import without_token
 from sine_cli.project.templates import template_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Older ones are read too; `migration` brings their files to this one."""
+
 _LARGEST_FILE = 1024 * 1024  # bytes
 MOST_AUTO_STEPS = 2000
 """Of a tuning that ends by itself, where nobody said how many."""
@@ -57,6 +59,11 @@ Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 InnerFile = Annotated[Text, AfterValidator(_stays_inside)]
 Sha256 = Annotated[str, AfterValidator(_is_sha256)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SwitchStep = Annotated[int, Field(ge=0, le=1000)]  # K
+GuidanceScale = Annotated[float, Field(ge=1, le=100)]  # w
+SamplingSteps = Annotated[int, Field(ge=1, le=1000)]
+Solver = Literal["ddim", "euler", "dpm++", "unipc"]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class _Section(BaseModel):
@@ -78,6 +85,7 @@ class Source(_Section):
     file: InnerFile = "source.png"
     original: Text  # the name of the file that was given
     sha256: Sha256  # of that file
+    stored_sha256: Sha256 | None = None  # of the stored one; since schema 2
     height: int = Field(ge=1, le=_MOST)  # pixels of the stored picture
     width: int = Field(ge=1, le=_MOST)
 
@@ -116,17 +124,17 @@ class TuneSettings(_Section):
     prior: int = Field(default=0, ge=0, le=10_000)  # pictures of the class, for prior preservation
     preview_every: int = Field(ge=0, le=_MOST)  # steps; 0 for none
     checkpoint_every: int = Field(ge=1, le=_MOST)  # steps
-    seed: int = Field(ge=0, le=2**63 - 1)
+    seed: Seed
 
 
 class EditSettings(_Section):
     """The defaults of an edit."""
 
-    switch_step: int = Field(ge=0, le=1000)  # K
+    switch_step: SwitchStep  # K
     base_weight: Share  # v
-    guidance_scale: float = Field(ge=1, le=100)  # w
-    steps: int = Field(ge=1, le=1000)
-    solver: Literal["ddim", "euler", "dpm++", "unipc"]
+    guidance_scale: GuidanceScale  # w
+    steps: SamplingSteps
+    solver: Solver
     negative: Annotated[str, Field(max_length=10_000)] = ""
 
 
@@ -161,7 +169,12 @@ def load_manifest(path: Path) -> Manifest:
         UserError: for the first mistake, as `girl/sine.yaml:12: tune.steps: must be at least 1, got -5`;
             also for a file that is missing, larger than 1 MiB, not UTF-8, or of a newer sine.
     """
-    outline = read_outline(files.read_bytes(path, limit=_LARGEST_FILE), path)
+    return parse_manifest(files.read_bytes(path, limit=_LARGEST_FILE), path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """The manifest of a file's content. Raises UserError as `load_manifest`."""
+    outline = read_outline(content, path)
     _refuse_newer(outline, path)
     problems = list(outline.problems)
     try:
@@ -220,6 +233,23 @@ def _what(details: ErrorDetails, location: Location, got: str) -> str:
         return f"unknown key; {_suggestion(location)}"
     context = {name: _bare(value) for name, value in details.get("ctx", {}).items()}
     return f"{_EXPECTED[kind].format_map(context)}, got {got}"
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first of the mistakes in a record, as `size.width: must be at most 8192, got 9000`."""
+    details = error.errors(include_url=False)[0]
+    location = tuple(map(str, details["loc"]))
+    kind = details["type"]
+    if kind == "missing":
+        what = "missing"
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        what = "unknown"
+    elif kind in _EXPECTED:
+        got = shortened(files.printable(str(details["input"])))
+        what = _what(details, location, f'"{got}"' if isinstance(details["input"], str) else got)
+    else:
+        what = "not as sine writes it"
+    return f"{dotted(location)}: {what}" if location else what
 
 
 def _bare(value: object) -> str:

@@ -1,12 +1,13 @@
 """Plain YAML, read so that every mistake can be told with its line.
 
-Mappings, lists and scalars, without tags, anchors or surprises ("no" is a word, 1e-4 a number).
+Mappings, lists and scalars, without tags, anchors or surprises ("no" is a word, 1e-4 a number). Manifests are
+read with the place of every value, records (`run.yaml`, `record.yaml`) as values alone.
 """
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import yaml
 
@@ -78,6 +79,7 @@ class _PlainLoader(yaml.SafeLoader):
     """YAML cut down to mappings, lists and scalars, with the few plain scalars that people expect."""
 
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML declares no ClassVar)
+    deepest: ClassVar[int] = _DEEPEST
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -92,7 +94,7 @@ class _PlainLoader(yaml.SafeLoader):
                 problem="tags are not allowed; a word that begins with ! needs quotes",
                 problem_mark=event.start_mark,
             )
-        if self.depth > _DEEPEST:
+        if self.depth > self.deepest:
             raise _NotAllowed(problem="nested too deeply", problem_mark=event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
@@ -111,6 +113,34 @@ _PLAIN_SCALARS = {
 }
 for _tag, _pattern in _PLAIN_SCALARS.items():
     _PlainLoader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
+
+
+class _RecordLoader(_PlainLoader):
+    deepest = 16  # a record of sine's has six, a grid's cells with their guides
+    # As PyYAML writes: what it left without quotes is read as what it was. Dates it quotes, so none are read.
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares no ClassVar)
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_record(content: bytes) -> dict[str, Any]:
+    """The values of a record as sine writes it: plain YAML, in which nothing stands for more than itself.
+
+    Raises:
+        ValueError: it is not one; the first line of the message says why.
+    """
+    try:
+        # Safe: the loader is a SafeLoader that refuses tags, anchors and aliases too.
+        record = yaml.load(content.decode("utf-8"), Loader=_RecordLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"line {line}: {files.printable(error.problem or 'not valid YAML')}") from error
+    except (yaml.YAMLError, OverflowError, RecursionError) as error:
+        raise ValueError("not plain YAML text") from error
+    if not isinstance(record, dict):
+        raise ValueError("has no fields")
+    return record
 
 
 def read_outline(content: bytes, path: Path) -> Outline:

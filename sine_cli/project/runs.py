@@ -10,7 +10,6 @@ A run that is being made lives in a hidden folder beside its final place:
 
 import contextlib
 import errno
-import io
 import itertools
 import json
 import os
@@ -26,6 +25,7 @@ import yaml
 
 from sine_cli.errors import UserError
 from sine_cli.project import files
+from sine_cli.project.plain_yaml import read_record
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +37,8 @@ _LARGEST_RECORD = 16 * 1024 * 1024  # bytes
 _RECIPE_KEY = "sine"
 _RECORD = "run.yaml"
 _REQUEST = "request.yaml"
-_HIDDEN = re.compile(r"\.(?P<name>\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+)\.partial", re.ASCII)
+_NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+", re.ASCII)
+_HIDDEN = re.compile(rf"\.(?P<name>{_NAME.pattern})\.partial", re.ASCII)
 _OWNER = re.compile(r"owner-([1-9][0-9]{0,8})")
 
 
@@ -243,17 +244,39 @@ def find_recipe(path: Path) -> Record | None:
 
     from sine_cli.project.source import DECODER_ERRORS
 
-    content = files.read_bytes(path)
-    try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            text = image.info.get(_RECIPE_KEY)
-    except (Image.DecompressionBombError, *DECODER_ERRORS):
-        return None
+    # Nothing of the pixels is read, and Pillow allows 1 MiB of text.
+    with files.opened(path) as file:
+        try:
+            with Image.open(file, formats=["PNG"]) as image:
+                text = image.info.get(_RECIPE_KEY)
+        except (Image.DecompressionBombError, *DECODER_ERRORS):
+            return None
     try:
         recipe = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):  # no JSON, or JSON made to break its reader
         return None
     return recipe if isinstance(recipe, dict) else None
+
+
+def read_run(folder: Path) -> Record:
+    """What `run.yaml` of a run folder says.
+
+    Raises:
+        UserError: there is none, or it is not as sine writes it.
+    """
+    path = folder / _RECORD
+    if not path.is_file():
+        raise UserError(
+            f"{files.shown(folder)} is not a run folder: it has no {_RECORD}",
+            "name a folder in `edits/`, or a PNG in it",
+        )
+    try:
+        return read_record(files.read_bytes(path, limit=_LARGEST_RECORD))
+    except ValueError as error:
+        raise UserError(
+            f"{files.shown(path)} is damaged ({error})",
+            "each PNG beside it can be made again: `sine edit --from PNG`",
+        ) from error
 
 
 def list_runs(parent: Path) -> list[Run]:
@@ -266,15 +289,28 @@ def list_runs(parent: Path) -> list[Run]:
     return sorted(runs, key=lambda run: _natural(run.path.name))
 
 
-def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
-    """The runs that can go on after an interruption, oldest first; `holder` tells those still being made."""
+def run_folders(parent: Path) -> list[Path]:
+    """The folders in `edits/` or `grids/` that are runs by their name or by their record, sound or not."""
+    return [
+        path
+        for path in _folders(parent)
+        if not path.name.startswith(".") and (_NAME.fullmatch(path.name) or (path / _RECORD).exists())
+    ]
+
+
+def hidden_runs(parent: Path) -> list[UnfinishedRun]:
+    """The runs that are being made or were left unfinished, oldest first."""
     runs = [
         UnfinishedRun(path, parent / match["name"])
         for path in _folders(parent)
         if (match := _HIDDEN.fullmatch(path.name))
     ]
-    able = [run for run in runs if run.folder.is_dir() and run.request is not None]
-    return sorted(able, key=lambda run: _natural(run.final.name))
+    return sorted(runs, key=lambda run: _natural(run.final.name))
+
+
+def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
+    """The runs that can go on after an interruption, oldest first; `holder` tells those still being made."""
+    return [run for run in hidden_runs(parent) if run.folder.is_dir() and run.request is not None]
 
 
 def sweep(parent: Path) -> list[Path]:
@@ -341,12 +377,6 @@ def _as_yaml(record: Mapping[str, Any]) -> str:
 def _read_record(path: Path) -> Record | None:
     """A record that sine wrote; None when it is not there, or not as sine writes it."""
     try:
-        record = yaml.safe_load(files.read_bytes(path, limit=_LARGEST_RECORD))
-    except (
-        UserError,
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ):  # ValueError: dates that do not exist, bad bytes
+        return read_record(files.read_bytes(path, limit=_LARGEST_RECORD))
+    except (UserError, ValueError):
         return None
-    return record if isinstance(record, dict) else None

@@ -4,22 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from sine_cli.errors import UserError
-from sine_cli.models.adapter import Adapter, attach_adapter, load_state
+from sine_cli.models.adapter import POSITION_FILE as POSITION
+from sine_cli.models.adapter import TEXT_FILE as TEXT
+from sine_cli.models.adapter import UNET_FILE as UNET
+from sine_cli.models.adapter import Adapter, Shapes, adapter_shapes, attach_adapter, load_state
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import PromptReader
 from sine_cli.project.files import read_bytes, sha256, shown, storage_errors, write_text
 from sine_cli.project.folder import Project
-from sine_cli.project.manifest import Manifest, TuneSettings
+from sine_cli.project.manifest import Manifest, TuneSettings, first_mistake
+from sine_cli.project.plain_yaml import read_record as read_plain
 from sine_cli.workflow.tensors import write_tensors
 
-UNET = "adapter.safetensors"
-TEXT = "text.safetensors"
-POSITION = "position.safetensors"
 RECORD = "record.yaml"
 LARGEST_RECORD = 1024 * 1024
 """Bytes."""
@@ -31,7 +32,8 @@ class AdapterRecord(BaseModel):
     """`adapter/record.yaml`: from what and how the adapter was made.
 
     Attributes:
-        source_sha256: of `source.png`.  frequencies: octaves of the position's Fourier features.
+        source_sha256: of `source.png`.
+        frequencies: octaves of the position's Fourier features; a float's digits end before 64.
         files: SHA-256 of the safetensors files.
         class_pictures: what decided about those of prior preservation; None without it.
         steps_taken: of tuning; fewer than its `steps` where it stopped early. Older records have none: all.
@@ -46,7 +48,7 @@ class AdapterRecord(BaseModel):
     source_sha256: str
     source_prompt: str
     tune: TuneSettings
-    frequencies: int
+    frequencies: int = Field(ge=1, le=64)
     class_pictures: dict[str, Any] | None = None
     files: dict[str, str]
     steps_taken: int | None = None
@@ -86,16 +88,19 @@ def read_record(project: Project) -> AdapterRecord:
     if not path.is_file():
         raise UserError(f"{project.label} is not tuned yet", "run `sine tune` first")
     try:
-        return AdapterRecord.model_validate(yaml.safe_load(read_bytes(path, limit=LARGEST_RECORD)))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # pydantic's and dates' are ValueErrors
-        raise UserError(f"{shown(path)} is damaged, or another version of sine wrote it", AGAIN) from error
+        return AdapterRecord.model_validate(read_plain(read_bytes(path, limit=LARGEST_RECORD)))
+    except ValueError as error:
+        what = first_mistake(error) if isinstance(error, ValidationError) else str(error)
+        raise UserError(
+            f"{shown(path)} is damaged, or another version of sine wrote it ({what})", AGAIN
+        ) from error
 
 
 def intact_record(project: Project) -> AdapterRecord | None:
     """The record of a whole adapter; None where there is none, or it is damaged."""
     try:
         record = read_record(project)
-        _check_files(project, record)
+        check_files(project, record)
     except UserError:
         return None
     return record
@@ -135,8 +140,17 @@ def load_adapter(
     Raises:
         UserError: a file is missing, is not the one recorded, does not fit, or holds NaN.
     """
-    _check_files(project, record)
+    check_files(project, record)
     folder = project.adapter_dir
+    # Before there is memory for it: a record may say more than its files hold.
+    expected = adapter_shapes(
+        unet,
+        text if record.tune.text_encoder else None,
+        rank=record.tune.rank,
+        targets=record.tune.targets,
+        frequencies=record.frequencies,
+    )
+    check_shapes(project, expected)
     adapter = attach_adapter(
         unet,
         rank=record.tune.rank,
@@ -159,7 +173,7 @@ def read_lora(project: Project, record: AdapterRecord) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or is not the one recorded.
     """
-    _check_files(project, record)
+    check_files(project, record)
     return _read(project.adapter_dir / UNET)
 
 
@@ -168,8 +182,25 @@ def _files(record: AdapterRecord) -> list[str]:
     return [UNET, *([TEXT] if record.tune.text_encoder else []), POSITION]
 
 
-def _check_files(project: Project, record: AdapterRecord) -> None:
-    """All files as recorded. Raises UserError."""
+def check_shapes(project: Project, expected: Shapes) -> None:
+    """Refuse files whose tensors are others than expected; only their headers are read.
+
+    Raises:
+        UserError: a file is damaged, or has other names or shapes.
+    """
+    for name, shapes in expected.items():
+        path = project.adapter_dir / name
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{shown(path)} is damaged: {error}", AGAIN) from error
+        if found != shapes:
+            raise UserError(f"{shown(path)} does not fit this base and the settings it was tuned with", AGAIN)
+
+
+def check_files(project: Project, record: AdapterRecord) -> None:
+    """Refuse files that are gone, or not as recorded. Raises UserError."""
     folder = project.adapter_dir
     for name in _files(record):
         if not (folder / name).is_file():

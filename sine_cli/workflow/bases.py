@@ -103,14 +103,34 @@ def find_base(manifest: Manifest) -> Location:
         UserError: the base is gone, or it is another one by now.  SineError: the hub cannot be reached.
     """
     location = _find(manifest.base, manifest.base_revision)
+    _check_revision(manifest, location)
+    repository = _repository(manifest.base)
+    return locate.with_weights(repository, location) if repository else location
+
+
+def base_at_hand(manifest: Manifest) -> Location | None:
+    """The project's base where it is on this disk, perhaps without its weights; None where a hub's is not.
+
+    Asks no network.
+
+    Raises:
+        UserError: a folder or file is gone, or it is another base by now.
+    """
+    repository = _repository(manifest.base)
+    known = manifest.base_revision
+    location = locate.cached(repository, known) if repository else _find(manifest.base, None)
+    if location:
+        _check_revision(manifest, location)
+    return location
+
+
+def _check_revision(manifest: Manifest, location: Location) -> None:
     if manifest.base_revision not in (None, location.revision):
         raise UserError(
             f"the base `{manifest.base}` is not the one this project was made with: "
             f"{manifest.base_revision} then, {location.revision} now",
             f"set `base_revision: {location.revision}` in sine.yaml, then run `sine tune` again",
         )
-    repository = _repository(manifest.base)
-    return locate.with_weights(repository, location) if repository else location
 
 
 def _best_at_hand() -> tuple[str, str]:

@@ -19,6 +19,7 @@ from sine_cli.models.attention import CrossAttentionMaps
 from sine_cli.project.files import write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep
 from sine_cli.scoring.scorer import Score, ScorerIdentity
@@ -122,6 +123,7 @@ def compare(
     _check(request)
     located = locate_scorer(request.scorer)
     sweep(project.comparisons_dir)
+    migrate(project, manifest, on_notice)
 
     # 2. The base, and the adapter for the methods that have it
     studio = open_studio(

@@ -10,12 +10,13 @@ from typing import Any
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import start_run, sweep
-from sine_cli.scoring.scorer import Score, ScorerIdentity, ranking
+from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
 from sine_cli.workflow.guides import GuideRequest, guide_recipes
-from sine_cli.workflow.open import open_studio
-from sine_cli.workflow.render import recipe_of, uses_tuned
+from sine_cli.workflow.open import Studio, open_studio
+from sine_cli.workflow.render import Recipe, Renderer, recipe_of, uses_tuned
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.size import WHOLE, Box, Size
 from sine_cli.workflow.user_lora import UserLora
@@ -136,6 +137,7 @@ def edit(
     (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
     scorer = open_scorer(request.scorer) if request.best is not None else None
     sweep(project.edits_dir)
+    migrate(project, manifest, on_notice)
 
     # 2. The base and the adapters that have weight
     studio = open_studio(
@@ -167,47 +169,89 @@ def edit(
     renderer = studio.renderer(recipes, on_notice)
     if scorer:
         tell_unread(scorer, request.prompts, on_notice)
-    provenance = studio.provenance()
 
     # 4. A run folder for each prompt, whole or not at all
-    results: list[EditResult] = []
-    names = [f"{index + 1:04d}.png" for index in range(request.count)]
-    for number, first in enumerate(recipes):
-        run = start_run(project.edits_dir, first.prompt, datetime.now())
-        started = time.monotonic()
-        try:
-            # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
-            each = [replace(first, seed=first.seed + index) for index in range(request.count)]
-            pictures = renderer.pictures(each, _counter(on_progress, first.prompt, number, len(recipes)))
-            for name, recipe, picture in zip(names, each, pictures, strict=True):
-                run.save_image(name, picture, recipe.as_dict() | provenance)
-            seconds = round(time.monotonic() - started, 2)
-
-            # 6. Which are the best, where that is asked
-            scores = None
-            if scorer:
-                files = [run.folder / name for name in names]
-                scored = score_files(scorer, files, first.prompt, studio.source_picture())
-                scores = Scores(scorer.identity, scored, ranking(scored)[: request.best])
-            record = {
-                "command": "edit",
-                **first.as_dict(),
-                "count": request.count,
-                "seconds": seconds,
-                "peak_memory": studio.peak_memory(),
-                **provenance,
-                **(scores.as_record(names) if scores else {}),
-            }
-            folder = run.finish(record)
-        except BaseException:
-            run.discard()
-            raise
-        files = [folder / name for name in names]
-        seeds = [recipe.seed for recipe in each]
-        results.append(
-            EditResult(first.prompt, folder, files, seeds, size, seconds, studio.peak_memory(), scores)
+    provenance = studio.provenance()
+    return [
+        make_run(
+            studio,
+            renderer,
+            first,
+            request.count,
+            provenance,
+            on_progress,
+            number=number,
+            prompts=len(recipes),
+            scorer=scorer,
+            best=request.best,
         )
-    return results
+        for number, first in enumerate(recipes)
+    ]
+
+
+def make_run(
+    studio: Studio,
+    renderer: Renderer,
+    first: Recipe,
+    count: int,
+    provenance: dict[str, Any],
+    on_progress: Callable[[EditProgress], None],
+    *,
+    number: int = 0,
+    prompts: int = 1,
+    scorer: Scorer | None = None,
+    best: int | None = None,
+) -> EditResult:
+    """A run folder with `count` pictures, the i-th with the seed of `first` + i.
+
+    Args:
+        provenance: the studio's.
+        number: from 0, of the run among those of the `prompts`; for `on_progress`.
+        scorer: where the `best` so many are to be marked.
+
+    Raises:
+        SineError: a picture came out as NaN, disk.
+    """
+    names = [f"{index + 1:04d}.png" for index in range(count)]
+    run = start_run(studio.project.edits_dir, first.prompt, datetime.now())
+    started = time.monotonic()
+    try:
+        # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
+        each = [replace(first, seed=first.seed + index) for index in range(count)]
+        pictures = renderer.pictures(each, _counter(on_progress, first.prompt, number, prompts))
+        for name, recipe, picture in zip(names, each, pictures, strict=True):
+            run.save_image(name, picture, recipe.as_dict() | provenance)
+        seconds = round(time.monotonic() - started, 2)
+
+        # 6. Which are the best, where that is asked
+        scores = None
+        if scorer:
+            files = [run.folder / name for name in names]
+            scored = score_files(scorer, files, first.prompt, studio.source_picture())
+            scores = Scores(scorer.identity, scored, ranking(scored)[:best])
+        record = {
+            "command": "edit",
+            **first.as_dict(),
+            "count": count,
+            "seconds": seconds,
+            "peak_memory": studio.peak_memory(),
+            **provenance,
+            **(scores.as_record(names) if scores else {}),
+        }
+        folder = run.finish(record)
+    except BaseException:
+        run.discard()
+        raise
+    return EditResult(
+        first.prompt,
+        folder,
+        [folder / name for name in names],
+        [recipe.seed for recipe in each],
+        first.size,
+        seconds,
+        studio.peak_memory(),
+        scores,
+    )
 
 
 def _weights(guides: tuple[GuideRequest, ...]) -> list[float]:

@@ -16,6 +16,7 @@ from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import shown, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
 from sine_cli.scoring.scorer import Score, ScorerIdentity
@@ -127,6 +128,7 @@ def grid(
     cells = _cells(project, request)
     scorer = locate_scorer(request.scorer)
     sweep(project.grids_dir)
+    migrate(project, manifest, on_notice)
 
     # 2. Base and adapters
     studio = open_studio(
@@ -188,6 +190,7 @@ def resume_grid(
     recipes, begun_with, scorer_name = _read_request(run)
     scorer = locate_scorer(scorer_name)
     run.take_over()
+    migrate(project, manifest, on_notice)
     studio = open_studio(
         project,
         manifest,
@@ -372,17 +375,20 @@ def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], _Models, str | None
             raise TypeError("no cells, or a scorer without a name")
         models = _Models(asked["adapter"], asked.get("guide_adapters", []), asked["base_revision"])
         return recipes, models, scorer
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {shown(run.hidden)}`"
         ) from error
 
 
 def _cell_name(recipe: Recipe, rows: _Rows) -> str:
+    return cell_name(recipe.switch_step, rows.letter, rows.of(recipe))
+
+
+def cell_name(switch_step: int, letter: str, weight: float) -> str:
     """`cells/K0400_v0.70.png`; weights of more than two decimals keep them all."""
-    weight = rows.of(recipe)
     digits = max(f"{weight:.2f}", f"{weight:.10f}".rstrip("0"), key=len)
-    return f"cells/K{recipe.switch_step:04d}_{rows.letter}{digits}.png"
+    return f"cells/K{switch_step:04d}_{letter}{digits}.png"
 
 
 def _columns(recipes: list[Recipe]) -> list[int]:

@@ -10,10 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project, named_project
-from sine_cli.project.manifest import EditSettings, Manifest, load_manifest
+from sine_cli.project.manifest import EditSettings, Manifest, Share, SwitchStep, load_manifest
 from sine_cli.project.prompts import with_token
 
 SYNTAX = re.compile(
@@ -39,6 +42,18 @@ class GuideRequest:
     source_prompt: str | None = None
 
 
+LONGEST_PROMPT = 100_000
+"""Characters that a record's prompt may have: no base reads a hundredth of them."""
+
+Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)]
+
+
+def _is_relative(path: str) -> str:
+    if os.path.isabs(path) or "\0" in path:
+        raise ValueError("must be relative to the folder of the project")
+    return path
+
+
 @dataclass(frozen=True)
 class GuideRecipe:
     """A guide's part in one picture.
@@ -48,10 +63,10 @@ class GuideRecipe:
         weight: b in [0, 1].  switch_step: K in [0, 1000].
     """
 
-    project: str
-    source_prompt: str
-    weight: float
-    switch_step: int
+    project: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_is_relative)]
+    source_prompt: Prompt
+    weight: Share
+    switch_step: SwitchStep
 
 
 @dataclass(frozen=True)
@@ -122,8 +137,7 @@ def guide_recipes(
 
 def _check_weights(guides: Sequence[GuideRecipe], settings: EditSettings) -> None:
     """Refuse weights that sum to more than one where all guides that ever guide do. Raises UserError."""
-    theirs = math.fsum(guide.weight for guide in guides if has_weight(guide.weight, guide.switch_step))
-    own = 1 - settings.base_weight if has_weight(1 - settings.base_weight, settings.switch_step) else 0.0
+    theirs, own = weights_at_most(guides, settings.base_weight, settings.switch_step)
     if theirs + own > 1 + TOLERANCE:
         at_least = f", or raise -v to {theirs:g} at least" if theirs <= 1 + TOLERANCE else ""
         raise UserError(
@@ -131,6 +145,15 @@ def _check_weights(guides: Sequence[GuideRecipe], settings: EditSettings) -> Non
             "of the picture's own; at most 1 is there to share",
             f"lower the guides' weights{at_least}",
         )
+
+
+def weights_at_most(
+    guides: Sequence[GuideRecipe], base_weight: float, switch_step: int
+) -> tuple[float, float]:
+    """The weights of the guides together, and of the picture's own, where all that ever guide do."""
+    theirs = math.fsum(guide.weight for guide in guides if has_weight(guide.weight, guide.switch_step))
+    own = 1 - base_weight
+    return theirs, own if has_weight(own, switch_step) else 0.0
 
 
 def source_prompt_of(manifest: Manifest, given: str | None) -> str:

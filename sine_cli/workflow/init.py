@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sine_cli.project.folder import Project, create_project
-from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source
+from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source, load_manifest
 from sine_cli.project.prompts import check_prompt, default_kind, source_prompt, with_token
 from sine_cli.project.source import Picture, read_picture
 from sine_cli.workflow.bases import ChosenBase, choose_base
@@ -72,4 +72,4 @@ def init(request: InitRequest) -> InitResult:
     # 5. The folder, whole or not at all
     folder = request.folder or Path(request.picture.stem or "picture")
     project = create_project(folder, manifest, picture.image)
-    return InitResult(project, manifest, picture, base)
+    return InitResult(project, load_manifest(project.manifest_path), picture, base)

@@ -51,14 +51,14 @@ class Studio:
 
     def default_size(self, crop: Box = WHOLE) -> Size:
         """The aspect of the source's crop at about the base's native area."""
-        source = self.manifest.source
+        source = self.source_picture()
         factor = self.base.autoencoder.factor
         native = self.base.native_latent_size * factor
         return default_size(Size(source.height, source.width), native, factor, crop)
 
     def source_picture(self) -> Image.Image:
-        """The project's picture, RGB."""
-        return read_picture(self.project.source(self.manifest)).image
+        """The project's picture, RGB. Raises UserError as `stored_picture`."""
+        return stored_picture(self.project, self.manifest)
 
     def renderer(
         self,
@@ -112,6 +112,24 @@ class Studio:
             "dtype": str(self.base.dtype).removeprefix("torch."),
             "versions": versions(),
         }
+
+
+def stored_picture(project: Project, manifest: Manifest) -> Image.Image:
+    """The picture that a project keeps, RGB.
+
+    Raises:
+        UserError: it is gone, damaged, or not of the size that the manifest says.
+    """
+    path, said = project.source(manifest), manifest.source
+    picture = read_picture(path).image
+    size = Size(picture.height, picture.width)
+    if size != Size(said.height, said.width):
+        raise UserError(
+            f"{shown(path)} is {size.described()}, and {shown(project.manifest_path)} says "
+            f"{Size(said.height, said.width).described()}",
+            "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+        )
+    return picture
 
 
 def open_studio(

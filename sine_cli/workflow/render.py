@@ -1,11 +1,13 @@
 """Pictures from recipes: noise, guided sampling, decoding, cropping. For edits, cells and previews."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from PIL import Image
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from sine_cli.method.guidance import Branch, Guidance, Guide, GuidedModel
@@ -15,9 +17,27 @@ from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
 from sine_cli.models.rows import BASE, TUNED
 from sine_cli.models.text import Conditioning
-from sine_cli.project.manifest import EditSettings, Manifest
-from sine_cli.workflow.guides import GuideRecipe, has_weight, source_prompt_of
-from sine_cli.workflow.size import WHOLE, Box, Size, sampled_size
+from sine_cli.project.manifest import (
+    EditSettings,
+    GuidanceScale,
+    Manifest,
+    SamplingSteps,
+    Seed,
+    Share,
+    Solver,
+    SwitchStep,
+    first_mistake,
+)
+from sine_cli.workflow.guides import (
+    LONGEST_PROMPT,
+    TOLERANCE,
+    GuideRecipe,
+    Prompt,
+    has_weight,
+    source_prompt_of,
+    weights_at_most,
+)
+from sine_cli.workflow.size import WHOLE, Box, Size, is_empty, reaches_too_far, sampled_size
 
 NULL = ""
 """The prompt of the unconditional branch where there is no negative one."""
@@ -25,10 +45,20 @@ NULL = ""
 Reading = tuple[str, str]
 """The name of a model, and a prompt that it reads."""
 
+MOST_GUIDES = 64
+"""In a record: each is an adapter in memory."""
+
+
+def _is_part(box: Box) -> Box:
+    if is_empty(box) or reaches_too_far(box):
+        raise ValueError("must be a part of the picture, or a little beyond it")
+    return box
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides about a picture, given a base and an adapter. Ranges as in the manifest.
+    """All that decides about a picture, given a base and an adapter. Ranges as in the manifest; those that
+    stand with the fields are checked by `from_dict`.
 
     Args:
         prompt: the target prompt (c).  source_prompt: the tuned model's (c^).
@@ -39,19 +69,21 @@ class Recipe:
             SDXL by the crop coordinates of the tuned models.
     """
 
-    prompt: str
-    source_prompt: str
-    negative: str
-    seed: int
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    prompt: Prompt
+    source_prompt: Prompt
+    negative: Annotated[str, Field(max_length=LONGEST_PROMPT)]
+    seed: Seed
     size: Size
-    switch_step: int
-    base_weight: float
-    guidance_scale: float
-    steps: int
-    solver: str
+    switch_step: SwitchStep
+    base_weight: Share
+    guidance_scale: GuidanceScale
+    steps: SamplingSteps
+    solver: Solver
     position: bool
-    guides: tuple[GuideRecipe, ...] = ()
-    crop: Box | None = None
+    guides: Annotated[tuple[GuideRecipe, ...], Field(max_length=MOST_GUIDES)] = ()
+    crop: Annotated[Box, AfterValidator(_is_part)] | None = None
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -69,10 +101,24 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Recipe":
-        """The recipe of such values. Raises KeyError or TypeError where they are not one's."""
-        guides = tuple(GuideRecipe(**guide) for guide in record.get("guides", ()))  # older records have none
-        crop = tuple(record["crop"]) if record.get("crop") else None
-        return cls(**{**record, "size": Size(**record["size"]), "guides": guides, "crop": crop})
+        """The recipe of such values; older records have no guides and no crop.
+
+        Raises:
+            ValueError: the first that is missing, unknown, of another type or out of range, as `steps: must
+                be at most 1000, got 5000`.
+        """
+        try:
+            recipe = _RECIPE.validate_json(json.dumps(record))  # as JSON, in which tuples are lists
+        except ValidationError as error:
+            raise ValueError(first_mistake(error)) from error
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        if sum(weights_at_most(recipe.guides, recipe.base_weight, recipe.switch_step)) > 1 + TOLERANCE:
+            raise ValueError("guides: the weights sum to more than 1")
+        return recipe
+
+
+_RECIPE = TypeAdapter(Recipe)
 
 
 def recipe_of(
@@ -100,7 +146,7 @@ def recipe_of(
     )
 
 
-def uses_tuned(settings: EditSettings) -> bool:
+def uses_tuned(settings: EditSettings | Recipe) -> bool:
     """Whether the project's own tuned model has weight at any time."""
     return has_weight(1 - settings.base_weight, settings.switch_step)
 

@@ -2,12 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from sine_cli.errors import UserError
 
 LARGEST_SIDE = 8192
 """Pixels; beyond it no base holds together and no machine of today holds it in memory."""
 
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+"""Of a picture that is made, in pixels; checked where a record is read."""
 
 Box = tuple[float, float, float, float]
 """A part of the picture, [h1, w1, h2, w2]: its upper left and lower right corner, the whole being 0,0,1,1."""
@@ -22,8 +27,8 @@ FARTHEST = 1.0
 class Size:
     """Pixels, height first."""
 
-    height: int
-    width: int
+    height: Side
+    width: Side
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"
@@ -61,11 +66,23 @@ def parse_crop(text: str) -> Box:
         h1, w1, h2, w2 = (float(part) for part in text.split(","))
     except ValueError as error:
         raise UserError(f'--crop: "{text}" is not four numbers', hint) from error
-    if not (h1 < h2 and w1 < w2):
+    box = h1, w1, h2, w2
+    if is_empty(box):
         raise UserError(f'--crop: "{text}" is empty: h1 must be less than h2, w1 less than w2', hint)
-    if not all(-FARTHEST <= side <= 1 + FARTHEST for side in (h1, w1, h2, w2)):
+    if reaches_too_far(box):
         raise UserError(f"--crop: each must be from {-FARTHEST:g} to {1 + FARTHEST:g}, got {text}", hint)
-    return h1, w1, h2, w2
+    return box
+
+
+def is_empty(box: Box) -> bool:
+    """Whether nothing lies between its corners, also where one is not a number."""
+    h1, w1, h2, w2 = box
+    return not (h1 < h2 and w1 < w2)
+
+
+def reaches_too_far(box: Box) -> bool:
+    """Whether it goes more than `FARTHEST` beyond the frame."""
+    return not all(-FARTHEST <= side <= 1 + FARTHEST for side in box)
 
 
 def default_size(source: Size, native: int, factor: int, crop: Box = WHOLE) -> Size:

@@ -34,6 +34,7 @@ from sine_cli.project.files import (
 )
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings
+from sine_cli.project.migration import migrate
 from sine_cli.project.runs import save_picture
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
@@ -128,6 +129,7 @@ def tune(
     record = intact_record(project)
     if record and all(record.model_dump()[key] == value for key, value in identity.items()):
         return TuneResult(record, 0, already_there=True)
+    migrate(project, manifest, on_notice)
 
     # 2. The base; pictures of the class, which it makes while nothing is tuned yet
     base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)

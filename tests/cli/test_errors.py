@@ -45,6 +45,9 @@ def told(message: str, hint: str) -> str:
     return f"error: {message}\n\nhint: {hint}\n"
 
 
+BESIDE_FROM = "cannot stand beside --from, which makes a picture as its record says"
+APART = "leave one of them out"
+
 # ---------------------------------------------------------------------------------------------------- options
 
 
@@ -54,7 +57,14 @@ def told(message: str, hint: str) -> str:
         ("frobnicate", "No such command 'frobnicate'.", "`sine --help` shows what it takes"),
         ("--frobnicate", "No such option: --frobnicate", "`sine --help` shows what it takes"),
         ("show --frobnicate", "No such option: --frobnicate", "`sine show --help` shows what it takes"),
-        ("edit", "Missing argument 'PROMPT'.", "`sine edit --help` shows what it takes"),
+        ("edit", "a prompt is missing", SPEAK),
+        ("edit x --from girl -K 3", f"a prompt {BESIDE_FROM}", APART),
+        ("edit --from girl -K 3", f"-K {BESIDE_FROM}", APART),
+        ("edit --from girl -n 1", f"-n {BESIDE_FROM}", APART),
+        ("edit --from girl --seed 0", f"--seed {BESIDE_FROM}", APART),
+        ("edit --from girl --no-position", f"--no-position {BESIDE_FROM}", APART),
+        ("edit --from girl --guide x:0.3", f"--guide {BESIDE_FROM}", APART),
+        ("edit --from girl --best 1", f"--best {BESIDE_FROM}", APART),
         ("init girl.jpg", "Missing option '--class' / '-c'.", "`sine init --help` shows what it takes"),
         (
             "edit x -K 1.5",

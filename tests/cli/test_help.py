@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Sine
 
 TEXTS = Path(__file__).parent / "help"
-COMMANDS = ["init", "tune", "edit", "grid", "compare", "score", "show", "export", "bases", "demo"]
+COMMANDS = ["init", "tune", "edit", "grid", "compare", "score", "show", "verify", "export", "bases", "demo"]
 HEAVY = [
     "torch",
     "diffusers",

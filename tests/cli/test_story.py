@@ -365,7 +365,7 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     assert facts.keys() == {"project", "manifest", "tuned", "checkpoint", *runs}
     assert (facts["tuned"], facts["checkpoint"], facts["unfinished"]) == (True, False, [])
     assert facts["manifest"]["prompts"]["class"] == "girl"
-    assert facts["manifest"]["schema"] == 1
+    assert facts["manifest"]["schema"] == 2
     assert facts["edits"] == [run["folder"]]
     assert [Path(path).name for path in facts["grids"]] == [Path(grid_folder(grid.out)).name]
 

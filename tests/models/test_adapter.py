@@ -1,7 +1,8 @@
-"""The adapter: seeded, saved and read back exactly, and refused where it does not fit."""
+"""The adapter: seeded, saved and read back exactly, its shapes known beforehand."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,21 @@ from torch import Tensor
 from sine_cli.errors import UserError
 from sine_cli.method.guidance import Branch
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.models.adapter import TARGETS, Adapter, attach_adapter, load_state, tuned_models
+from sine_cli.models.adapter import (
+    FULL,
+    TARGETS,
+    Adapter,
+    Shapes,
+    adapter_shapes,
+    attach_adapter,
+    load_state,
+    tuned_models,
+)
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import Conditioning
+from tests.tiny import FAMILIES
 
 Load = Callable[[Path], Base]
 AGAIN = "run `sine tune` again"
@@ -116,28 +127,26 @@ def test_values_that_are_not_numbers_are_refused(base: Base, file: str, value: f
     assert caught.value.hint == AGAIN
 
 
-@pytest.mark.parametrize("file", ["adapter.safetensors", "position.safetensors"])
-@pytest.mark.parametrize("damage", ["shape", "missing", "extra", "empty"])
-def test_tensors_that_do_not_fit_are_refused_and_nothing_is_changed(
-    base: Base, file: str, damage: str
+@pytest.mark.parametrize("targets", [*TARGETS, FULL])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_shapes_of_an_adapter_are_known_before_it_is_there(
+    families: dict[str, Path], load: Load, family: str, targets: str
 ) -> None:
-    adapter = fill(attach(base))
-    before = tuned_row(base, adapter)
-    states = {"adapter.safetensors": adapter.unet_state(), "position.safetensors": adapter.position_state()}
-    states = {name: {key: 2 * t for key, t in state.items()} for name, state in states.items()}
-    name = next(iter(states[file]))
-    if damage == "shape":
-        states[file][name] = torch.zeros(1, *states[file][name].shape)
-    elif damage == "missing":
-        del states[file][name]
-    elif damage == "extra":
-        states[file]["one.more"] = torch.zeros(1)
-    else:
-        states[file] = {}
-    with pytest.raises(UserError) as caught:
-        load_state(adapter, *in_order(states), where="girl/adapter")
-    assert caught.value.message == (
-        f"girl/adapter/{file} does not fit this base and the settings it was tuned with"
-    )
-    assert caught.value.hint == AGAIN
-    assert torch.equal(tuned_row(base, adapter), before)
+    base = load(families[family])
+    settings: dict[str, Any] = {"rank": 3, "targets": targets, "frequencies": 5}
+
+    def expected(unet: Any) -> Shapes:
+        return adapter_shapes(unet, base.text, **settings)
+
+    alone = expected(base.unet)
+    with torch.device("meta"):
+        assert expected(type(base.unet).from_config(base.unet.config)) == alone
+    adapter = attach_adapter(base.unet, seed=0, text=base.text, **settings)
+    states = {
+        "adapter.safetensors": adapter.unet_state(),
+        "position.safetensors": adapter.position_state(),
+        "text.safetensors": adapter.text_state(),
+    }
+    assert {file: {n: tuple(t.shape) for n, t in state.items()} for file, state in states.items()} == alone
+    assert all(alone.values())
+    assert expected(base.unet) == alone, "with an adapter on it already"

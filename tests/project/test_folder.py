@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sine_cli.errors import SineError, UserError
-from sine_cli.project import source
+from sine_cli.project import files, source
 from sine_cli.project.folder import Project, create_project, find_project
 from sine_cli.project.manifest import Manifest, Prompts, Source, load_manifest
 from sine_cli.project.presets import load_preset
@@ -55,7 +55,9 @@ def test_a_new_project_has_its_manifest_and_picture(here: Path) -> None:
     assert project.name == "girl"
     assert names(here) == ["girl"]
     assert names(here / "girl") == ["sine.yaml", "source.png"]
-    assert load_manifest(project.manifest_path) == manifest()
+    stored = files.sha256(project.source(manifest()))
+    source = manifest().source.model_copy(update={"stored_sha256": stored})
+    assert load_manifest(project.manifest_path) == manifest().model_copy(update={"source": source})
     with Image.open(project.root / "source.png") as stored:
         assert stored.tobytes() == IMAGE.tobytes()
 

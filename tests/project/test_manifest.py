@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sine_cli.errors import UserError
 from sine_cli.project.manifest import (
+    SCHEMA_VERSION,
     EditSettings,
     Manifest,
     Prompts,
@@ -416,12 +417,12 @@ def test_a_missing_file(path: Path) -> None:
 
 
 def test_a_newer_schema(path: Path) -> None:
-    line = edit(path, "", "schema", "schema: 2\nsomething_new: 1")
+    line = edit(path, "", "schema", f"schema: {SCHEMA_VERSION + 1}\nsomething_new: 1")
     with pytest.raises(UserError) as caught:
         load_manifest(path)
     assert caught.value.message == (
         f"girl/sine.yaml:{line}: schema: this project was made by a newer sine "
-        "(schema 2, this one reads up to 1)"
+        f"(schema {SCHEMA_VERSION + 1}, this one reads up to {SCHEMA_VERSION})"
     )
     assert caught.value.hint == "upgrade sine: `pip install --upgrade sine-cli`"
 

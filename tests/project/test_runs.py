@@ -23,6 +23,7 @@ from sine_cli.project.runs import (
     UnfinishedRun,
     list_runs,
     read_recipe,
+    read_run,
     slug,
     start_run,
     sweep,
@@ -176,6 +177,22 @@ def test_a_record_has_no_anchors(edits: Path) -> None:
     assert (path / "run.yaml").read_text() == "one:\n  a: 1\ntwo:\n  a: 1\n"
 
 
+ODD_WORDS = ["1e5", "1.0e+5", "2020-01-01", "1:30", "0x1f", "1_0", "yes", "~", "", "=", "<<", ".inf", "*a"]
+
+
+@pytest.mark.parametrize("text", ODD_WORDS)
+def test_words_that_look_like_something_else_stay_words(edits: Path, text: str) -> None:
+    start_run(edits, PROMPT, NOW).finish({"prompt": text, "text": {text: [text]}})
+    (found,) = list_runs(edits)
+    assert found.record == {"prompt": text, "text": {text: [text]}}
+
+
+def test_a_date_of_another_writer_is_a_word(edits: Path) -> None:
+    folder = start_run(edits, PROMPT, NOW).finish({})
+    (folder / "run.yaml").write_text("prompt: 2020-01-01\n", "utf-8")
+    assert read_run(folder) == {"prompt": "2020-01-01"}
+
+
 # ---------------------------------------------------------------------------------------------------- recipes
 
 
@@ -249,6 +266,9 @@ def test_strange_folders_are_no_runs(edits: Path) -> None:
         "a-tag": "!!python/object/apply:os.system [x]",
         "no-date": "2026-99-99",
         "deep": "[" * 5000,
+        "nested": "a: " + "[" * 40 + "]" * 40,
+        "alias": "a: &a [x]\nb: *a",
+        "anchor": "a: &a 1",
         "empty": "",
     }
     for name, content in contents.items():

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from sine_cli.method.guidance import Branch
@@ -142,3 +144,98 @@ def test_a_record_of_before_there_were_guides_is_a_recipe_too() -> None:
     record = RECIPE.as_dict()
     del record["guides"], record["crop"]
     assert Recipe.from_dict(record) == RECIPE
+
+
+NO_TEXT = "must be text (in quotes where it looks like something else)"
+NO_PART = "must be a part of the picture, or a little beyond it"
+NOT_RELATIVE = "must be relative to the folder of the project"
+GUIDED = {"project": "../stripes", "source_prompt": "a stripe", "weight": 0.2, "switch_step": 400}
+
+
+def a_guide(**changes: Any) -> dict[str, Any]:
+    return {"guides": [{**GUIDED, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"steps": 5000}, "steps: must be at most 1000, got 5000"),
+        ({"steps": 0}, "steps: must be at least 1, got 0"),
+        ({"steps": True}, "steps: must be a whole number, got True"),
+        ({"steps": 4.0}, "steps: must be a whole number, got 4.0"),
+        ({"steps": "4"}, 'steps: must be a whole number, got "4"'),
+        ({"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"seed": 2**63}, "seed: must be at most 9223372036854775807, got 9223372036854775808"),
+        ({"switch_step": 1001}, "switch_step: must be at most 1000, got 1001"),
+        ({"base_weight": 1.5}, "base_weight: must be at most 1, got 1.5"),
+        ({"base_weight": float("nan")}, "base_weight: must be a finite number, got nan"),
+        ({"guidance_scale": 0.5}, "guidance_scale: must be at least 1, got 0.5"),
+        ({"guidance_scale": float("inf")}, "guidance_scale: must be a finite number, got inf"),
+        ({"solver": "euler"}, 'solver: must be ddim or dpm++, got "euler"'),
+        ({"size": {"height": 8193, "width": 1}}, "size.height: must be at most 8192, got 8193"),
+        ({"size": {"height": 1, "width": 0}}, "size.width: must be at least 1, got 0"),
+        ({"size": {"height": 1}}, "size.width: missing"),
+        ({"size": [1, 2]}, "size: not as sine writes it"),
+        ({"position": "yes"}, 'position: must be true or false, got "yes"'),
+        ({"prompt": ""}, 'prompt: must not be empty, got ""'),
+        ({"prompt": "x" * 100_001}, f'prompt: must have at most 100000 characters, got "{"x" * 40}…"'),
+        ({"prompt": "\ud800"}, "not as sine writes it"),
+        (
+            {"negative": None},
+            "negative: must be text (in quotes where it looks like something else), got None",
+        ),
+        ({"crop": [0, 0, 1]}, "crop.3: missing"),
+        (
+            {"crop": [0, 0, 0, 1]},
+            f"crop: {NO_PART}, got [0, 0, 0, 1]",
+        ),
+        (
+            {"crop": [0, 0, 9, 9]},
+            f"crop: {NO_PART}, got [0, 0, 9, 9]",
+        ),
+        (a_guide(weight=2), "guides.0.weight: must be at most 1, got 2"),
+        (a_guide(switch_step=-1), "guides.0.switch_step: must be at least 0, got -1"),
+        (a_guide(weight=0.6), "guides: the weights sum to more than 1"),
+        (
+            a_guide(project="/etc"),
+            'guides.0.project: must be relative to the folder of the project, got "/etc"',
+        ),
+        ({"guides": [GUIDED] * 65}, "guides: not as sine writes it"),
+        ({"guides": None}, "guides: not as sine writes it"),
+        ({"more": 1}, "more: unknown"),
+    ],
+)
+def test_a_record_that_is_no_recipe_is_refused_with_its_field(change: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Recipe.from_dict({**RECIPE.as_dict(), **change})
+    assert str(caught.value) == what
+
+
+@pytest.mark.parametrize("name", [each for each in vars(RECIPE) if each not in ("guides", "crop")])
+def test_every_field_of_a_recipe_is_needed(name: str) -> None:
+    record = RECIPE.as_dict()
+    del record[name]
+    with pytest.raises(ValueError, match=f"^{name}: missing$"):
+        Recipe.from_dict(record)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=st.sampled_from([*vars(RECIPE)]), value=JSON)
+def test_a_recipe_with_any_value_in_it_is_read_or_refused_and_never_large(name: str, value: Any) -> None:
+    try:
+        recipe = Recipe.from_dict({**RECIPE.as_dict(), name: value})
+    except ValueError as error:
+        assert 0 < len(str(error)) < 200
+        return
+    assert Recipe.from_dict(recipe.as_dict()) == recipe
+    assert max(recipe.size.height, recipe.size.width) <= 8192
+    assert recipe.steps <= 1000

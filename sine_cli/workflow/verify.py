@@ -1,0 +1,322 @@
+"""`sine verify`: whether a project is what its records say. Changes nothing, fetches nothing."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sine_cli.errors import UserError
+from sine_cli.models.adapter import adapter_shapes
+from sine_cli.models.base import unet_without_weights
+from sine_cli.project.files import printable, sha256, shown, typed
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import Manifest, load_manifest
+from sine_cli.project.plain_yaml import shortened
+from sine_cli.project.runs import UnfinishedRun, find_recipe, hidden_runs, read_run, run_folders
+from sine_cli.project.source import DECODER_ERRORS
+from sine_cli.workflow.adapters import RECORD, check_files, check_record, check_shapes, read_record
+from sine_cli.workflow.bases import base_at_hand
+from sine_cli.workflow.compare import MOST_PICTURES as MOST_COMPARED
+from sine_cli.workflow.compare import SHEET as COMPARISON
+from sine_cli.workflow.grid import MOST_CELLS, SCORES, TRADEOFF, cell_name
+from sine_cli.workflow.methods import METHODS, SEEDLESS
+from sine_cli.workflow.open import stored_picture
+from sine_cli.workflow.record import Provenance
+from sine_cli.workflow.remake import OF_RECIPE, OF_RUN, made_of
+
+GRID = "grid.png"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, in one line that names it, and what to do about it."""
+
+    file: Path
+    what: str
+    hint: str | None
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Attributes:
+        problems: none where the project is sound.  notes: what is no problem and good to know.
+        adapter: whether there is one.  shapes: whether its tensors were held against the base.
+        runs, pictures: how many were looked at.
+    """
+
+    problems: list[Problem] = field(default_factory=list[Problem])
+    notes: list[str] = field(default_factory=list[str])
+    adapter: bool = False
+    shapes: bool = False
+    runs: int = 0
+    pictures: int = 0
+
+    def add(self, file: Path, what: str, hint: str | None) -> None:
+        """A problem; `what` is told behind the file's name."""
+        self.problems.append(Problem(file, f"{shown(file)}: {what}", hint))
+
+    @contextmanager
+    def about(self, file: Path) -> Iterator[None]:
+        """What is refused within is a problem of this file, in the refusal's own words."""
+        try:
+            yield
+        except UserError as error:
+            self.problems.append(Problem(file, error.message, error.hint))
+
+
+def verify(project: Project) -> Verdict:
+    """Look at all that the project holds. Raises nothing for what is wrong with it: that is told."""
+    verdict = Verdict()
+
+    # 1. The manifest
+    manifest = None
+    with verdict.about(project.manifest_path):
+        manifest = load_manifest(project.manifest_path)
+
+    # 2. The picture, as stored
+    if manifest:
+        _verify_source(project, manifest, verdict)
+
+    # 3. The adapter, alone and against the base
+    _verify_adapter(project, manifest, verdict)
+
+    # 4. Every run, and every picture in it
+    parents = {"edit": project.edits_dir, "grid": project.grids_dir, "compare": project.comparisons_dir}
+    for parent in parents.values():
+        for folder in run_folders(parent):
+            verdict.runs += 1
+            _verify_run(folder, verdict)
+
+    # 5. What is not finished
+    if (project.tuning_dir / "checkpoint" / "state.safetensors").is_file():
+        verdict.notes.append(f"{project.label}: a tuning is not finished; `sine tune` goes on")
+    for command, parent in parents.items():
+        verdict.notes += [_unfinished(run, command) for run in hidden_runs(parent)]
+    return verdict
+
+
+def _verify_source(project: Project, manifest: Manifest, verdict: Verdict) -> None:
+    path, source = project.source(manifest), manifest.source
+    with verdict.about(path):
+        stored_picture(project, manifest)
+        if source.stored_sha256 is None:
+            verdict.notes.append(
+                f"{shown(project.manifest_path)} does not have the hash of {source.file}; "
+                "the next `sine tune` or `sine edit` writes it"
+            )
+        elif sha256(path) != source.stored_sha256:
+            verdict.add(
+                path,
+                f"is not the picture whose hash {shown(project.manifest_path)} has",
+                "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+            )
+
+
+def _verify_adapter(project: Project, manifest: Manifest | None, verdict: Verdict) -> None:
+    folder = project.adapter_dir
+    if not (folder / RECORD).is_file():
+        left = " (files without a record are in its adapter folder)" if any(folder.glob("*")) else ""
+        verdict.notes.append(f"{project.label} is not tuned{left}; `sine tune` does it")
+        return
+    verdict.adapter = True
+    with verdict.about(folder / RECORD):
+        record = read_record(project)
+        check_files(project, record)
+        if manifest is None:
+            return
+        check_record(project, manifest, record)
+        location = base_at_hand(manifest)
+        if location is None:
+            verdict.notes.append(
+                f"`{manifest.base}` is not on this disk: the adapter's shapes were not held against it"
+            )
+            return
+        expected = adapter_shapes(
+            unet_without_weights(location.path),
+            None,
+            rank=record.tune.rank,
+            targets=record.tune.targets,
+            frequencies=record.frequencies,
+        )
+        check_shapes(project, expected)
+        verdict.shapes = True
+
+
+def _unfinished(run: UnfinishedRun, command: str) -> str:
+    if run.holder is not None:
+        return f"{shown(run.final)} is being made by process {run.holder}"
+    if run.request is not None:
+        return f"{shown(run.final)} is not finished; `sine grid --resume` goes on"
+    return f"{shown(run.hidden)} was left by an interruption; the next `sine {command}` removes it"
+
+
+# ------------------------------------------------------------------------------------------------------- runs
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What a run's record says of it.
+
+    Attributes:
+        pictures: what the recipe of each file must be.
+        loose: names in recipes that are not compared here.
+        sheets: files whose recipe is the run's record.  others: files without a recipe.
+        again: the command that makes all of it again.
+    """
+
+    pictures: dict[str, Record]
+    again: str
+    loose: tuple[str, ...] = ()
+    sheets: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def _verify_run(folder: Path, verdict: Verdict) -> None:
+    file = folder / "run.yaml"
+    with verdict.about(file):
+        record = read_run(folder)
+        try:
+            expected = _expected(record, folder)
+        except ValueError as error:
+            first = next(iter(sorted(folder.rglob("*.png"))), folder)
+            verdict.add(file, str(error), f"its pictures have their own: `sine edit --from {typed(first)}`")
+            return
+        for name, recipe in expected.pictures.items():
+            with verdict.about(folder / name):
+                _verify_picture(folder / name, recipe, expected.loose, expected.again, verdict)
+        for name in expected.sheets:
+            with verdict.about(folder / name):
+                _verify_picture(folder / name, record, (), expected.again, verdict)
+        for name in expected.others:
+            if not (folder / name).is_file():
+                verdict.add(folder / name, "is missing", expected.again)
+        known = {*expected.pictures, *expected.sheets, TRADEOFF}
+        verdict.notes += [
+            f"{shown(path)} is not of this run"
+            for path in sorted(folder.rglob("*.png"))
+            if path.relative_to(folder).as_posix() not in known
+        ]
+
+
+def _expected(record: Record, folder: Path) -> _Expected:
+    """What must be in the folder. Raises ValueError where the record is not as sine writes it."""
+    match record.get("command"):
+        case "edit":
+            return _of_edit(record, folder)
+        case "grid":
+            return _of_grid(record)
+        case "compare":
+            return _of_comparison(record)
+        case _:
+            raise ValueError("command: must be edit, grid or compare")
+
+
+def _of_edit(record: Record, folder: Path) -> _Expected:
+    made = made_of(record, is_run=True)
+    shared = {name: value for name, value in record.items() if name not in OF_RUN}
+    recipes = {
+        f"{index + 1:04d}.png": {**shared, "seed": made.recipe.seed + index} for index in range(made.count)
+    }
+    return _Expected(recipes, f"`sine edit --from {typed(folder)}` makes the run again")
+
+
+def _of_grid(record: Record) -> _Expected:
+    letter, axis = ("b", "guide_weight") if "guide_weights" in record else ("v", "base_weight")
+    columns, rows = _numbers(record, "switch_steps", int), _numbers(record, f"{axis}s", (int, float))
+    if len(columns) * len(rows) > MOST_CELLS:
+        raise ValueError(f"switch_steps: makes more than {MOST_CELLS} cells")
+    beside = {"command", "switch_steps", f"{axis}s", "seconds", "peak_memory", "scorer", "guides"}
+    shared = {name: value for name, value in record.items() if name not in beside}
+    recipes = {
+        cell_name(K, letter, weight): {
+            **shared,
+            "switch_step": K,
+            **({"base_weight": weight} if letter == "v" else {}),
+        }
+        for weight, K in product(rows, columns)
+    }
+    return _Expected(
+        recipes,
+        'make the grid again: `sine grid "..."`',
+        # With the axes K and weight of a guide vary from cell to cell: the record has but what they share.
+        loose=("guides",),
+        sheets=(GRID,),
+        others=(SCORES,),
+    )
+
+
+def _of_comparison(record: Record) -> _Expected:
+    methods, count = record.get("methods"), record.get("count")
+    if not isinstance(methods, dict) or not all(
+        name in METHODS and isinstance(recipe, dict) for name, recipe in methods.items()
+    ):
+        raise ValueError("methods: must be the recipes of methods of `sine compare`")
+    if not isinstance(count, int) or not 1 <= count <= MOST_COMPARED:
+        raise ValueError(f"count: must be from 1 to {MOST_COMPARED}")
+    shared = {name: value for name, value in record.items() if name in Provenance.model_fields}
+    recipes: dict[str, Record] = {}
+    for method, recipe in methods.items():
+        for index in range(1 if method in SEEDLESS else count):
+            seed = {"seed": recipe["seed"] + index} if isinstance(recipe.get("seed"), int) else {}
+            recipes[f"{method}/{index + 1:04d}.png"] = {
+                "prompt": record.get("prompt"),
+                "method": method,
+                **recipe,
+                **seed,
+                **shared,
+            }
+    return _Expected(
+        recipes, 'make the comparison again: `sine compare "..."`', sheets=(COMPARISON,), others=(SCORES,)
+    )
+
+
+def _numbers(record: Record, name: str, kind: type | tuple[type, ...]) -> list[Any]:
+    """A list of numbers in the record. Raises ValueError where it is none."""
+    values = record.get(name)
+    if not isinstance(values, list) or not all(isinstance(each, kind) for each in values):
+        raise ValueError(f"{name}: must be a list of numbers")
+    return values
+
+
+def _verify_picture(
+    path: Path, expected: Record, loose: tuple[str, ...], again: str, verdict: Verdict
+) -> None:
+    """One picture: it opens, has its size, and its recipe is the one that its run says."""
+    verdict.pictures += 1
+    if path.is_symlink() or not path.is_file():
+        verdict.add(path, "is a link" if path.is_symlink() else "is missing", again)
+        return
+    recipe = find_recipe(path)
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            size = {"height": image.height, "width": image.width}
+            image.load()
+    except (Image.DecompressionBombError, *DECODER_ERRORS):
+        verdict.add(path, "is truncated or damaged", again)
+        return
+    if recipe is None:
+        verdict.add(path, "carries no recipe", again)
+        return
+    differing = [name for name in dict.fromkeys([*expected, *recipe]) if _differs(name, expected, recipe)]
+    differing = [shortened(printable(str(name))) for name in differing if name not in loose]
+    if differing:
+        verdict.add(path, f"its recipe is not as run.yaml says: {', '.join(differing)}", again)
+    elif "command" not in expected and recipe.get("size") != size:
+        verdict.add(path, "is not of the size in its recipe", again)
+    elif recipe.keys() >= OF_RECIPE:
+        try:
+            made_of(recipe, is_run=False)
+        except ValueError as error:
+            verdict.add(path, f"its recipe: {error}", again)
+
+
+def _differs(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return name not in one or name not in other or one[name] != other[name]

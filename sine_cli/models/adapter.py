@@ -60,9 +60,8 @@ class Adapter:
         return list(self.position.parameters())
 
     def unet_state(self) -> State:
-        """The LoRA's tensors by layer, as peft names them; or the whole U-Net's, in half precision."""
-        state = _on_cpu(self._unet_tensors())
-        return {name: tensor.half() for name, tensor in state.items()} if self.full else state
+        """The LoRA's tensors by layer, as peft names them; or the whole U-Net's."""
+        return _on_cpu(self._unet_tensors())
 
     def text_state(self) -> State:
         """The LoRA's tensors by layer, after the number of their encoder."""

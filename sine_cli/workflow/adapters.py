@@ -1,9 +1,9 @@
 """The `adapter/` folder: two or three safetensors files and the record of how they were made.
 
-What was tuned in float32 is kept in half of it. Where the U-Net computed in bfloat16, its LoRA was rounded to
-that at every step, and so it is kept: pictures stay those of the tuning's end to the bit. Else in float16, whose
-11 bits tell a weight to 0.05 %. The position stays as it is: a few kilobytes. Checkpoints too, so that a tuning
-goes on exactly.
+What was tuned in float32 is kept in half of it. Where the U-Net computed in bfloat16, its LoRA was rounded
+to that at every step, and so it is kept: pictures stay those of the tuning's end to the bit. Else in
+float16, whose 11 bits tell a weight to 0.05 %. The position stays as it is: a few kilobytes. Checkpoints
+too, so that a tuning goes on exactly.
 """
 
 from pathlib import Path

@@ -63,10 +63,15 @@ class Adapter:
     def position_parameters(self) -> list[nn.Parameter]:
         return list(self.position.parameters())
 
+    def freeze(self, dtype: torch.dtype) -> None:
+        """Ready for sampling: what the U-Net computes with is in its type, so that no step has to cast it."""
+        for parameter in self.unet_parameters():
+            parameter.data = parameter.data.to(dtype)
+            parameter.requires_grad_(False)
+
     def unet_state(self) -> State:
-        """The LoRA's tensors by layer, as peft names them; or the whole U-Net's, in half precision."""
-        state = _on_cpu(self._unet_tensors())
-        return {name: tensor.half() for name, tensor in state.items()} if self.full else state
+        """The LoRA's tensors by layer, as peft names them; or the whole U-Net's."""
+        return _on_cpu(self._unet_tensors())
 
     def text_state(self) -> State:
         """The LoRA's tensors by layer, after the number of their encoder."""

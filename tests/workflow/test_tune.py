@@ -3,23 +3,29 @@
 import csv
 import hashlib
 import io
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sine_cli.errors import SineError
+from sine_cli.models.adapter import attach_adapter
+from sine_cli.models.rows import TUNED
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import TuneSettings
-from sine_cli.workflow.adapters import intact_record, read_record
+from sine_cli.workflow.adapters import intact_record, read_record, write_adapter
 from sine_cli.workflow.init import InitRequest, init
+from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.record import versions
+from sine_cli.workflow.render import recipe_of
 from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, TuneResult, tune
 from tests.workflow.conftest import TUNE, Girl
 
@@ -243,6 +249,67 @@ def test_the_adapter_is_trained(tuned: Girl) -> None:
     lora = load_file("girl/adapter/adapter.safetensors")
     assert all(torch.count_nonzero(tensor) > 0 for tensor in lora.values())
     assert torch.count_nonzero(load_file("girl/adapter/position.safetensors")["projection.weight"]) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_lora_is_kept_in_half_precision_and_its_pictures_stay(
+    untuned: Girl, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """The last preview is the tuning's own in float32; the edit's tuned model was read from the files."""
+    for user in ("tune", "open"):
+        monkeypatch.setattr(f"sine_cli.workflow.{user}.best_dtype", lambda _: dtype)
+    # The attention of tuning in sampling too, whose rounding else differs
+    monkeypatch.setattr("sine_cli.models.backbone.SMALL_LATENTS", 0)
+    run(untuned, settings=TUNE.model_copy(update={"preview_every": 6}))
+    kept = {"adapter": torch.float16 if dtype == torch.float32 else dtype, "position": torch.float32}
+    for name, expected in kept.items():
+        state = load_file(f"girl/adapter/{name}.safetensors")
+        assert {tensor.dtype for tensor in state.values()} == {expected}
+    studio = open_studio(untuned.project, untuned.manifest, needs_adapter=True)
+    alone = untuned.manifest.edit.model_copy(update={"switch_step": 0, "base_weight": 0.0})
+    prompt = untuned.manifest.prompts.source
+    tuned = recipe_of(untuned.manifest, alone, prompt=prompt, size=studio.default_size())
+    recipes = [tuned, replace(tuned, base_weight=1.0)]
+    renderer = studio.renderer(recipes, print)
+    made, without = (np.asarray(renderer.picture(recipe), np.int16) for recipe in recipes)
+    with Image.open("girl/tuning/previews/step-000006.png") as preview:
+        last = np.asarray(preview, np.int16)
+    assert np.abs(made - last).max() <= (1 if dtype == torch.float32 else 0)
+    assert np.abs(without - last).max() > 10, "else the adapter would not be in them"
+
+
+def test_values_beyond_half_precision_are_told_and_no_adapter_is_written(tuned: Girl) -> None:
+    studio = open_studio(tuned.project, tuned.manifest, needs_adapter=True)
+    before = tuned.read("adapter/record.yaml")
+    adapter = attach_adapter(
+        studio.base.unet, rank=2, targets="attention", frequencies=8, seed=0, name="huge"
+    )
+    first, *_ = adapter.unet_parameters()
+    first.data.view(-1)[0] = 70_000
+    fields = {**yaml.safe_load(before), "dtype": "float32"}
+    del fields["files"]
+    with pytest.raises(SineError) as caught:
+        write_adapter(tuned.project, adapter, fields)
+    assert re.fullmatch(
+        r"what was tuned cannot be kept: [\w.]+\.lora_A\.weight "
+        "has values that are not numbers, or too large",
+        caught.value.message,
+    )
+    assert caught.value.hint == "lower `tune.learning_rate` in sine.yaml, then run `sine tune` again"
+    assert tuned.read("adapter/record.yaml") == before
+
+
+def test_an_adapter_in_float32_as_it_was_kept_before_is_read(tuned: Girl) -> None:
+    path, record = Path("girl/adapter/adapter.safetensors"), Path("girl/adapter/record.yaml")
+    old = hashlib.sha256(path.read_bytes()).hexdigest()
+    wide = {name: tensor.float() + 1e-4 for name, tensor in load_file(path).items()}
+    save_file(wide, path)
+    record.write_text(record.read_text().replace(old, hashlib.sha256(path.read_bytes()).hexdigest()))
+    studio = open_studio(tuned.project, tuned.manifest, needs_adapter=True)
+    loaded = dict(studio.base.unet.named_parameters())
+    for name, tensor in wide.items():
+        layer, _, matrix = name.removesuffix(".weight").rpartition(".")
+        assert torch.equal(loaded[f"{layer}.{matrix}.{TUNED}.weight"], tensor)
 
 
 def test_progress_tells_patches_first_then_steps_with_a_loss(untuned: Girl) -> None:

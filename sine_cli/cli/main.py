@@ -1,10 +1,12 @@
 """The `sine` command: its sub-commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted.
+Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted (Ctrl-C or SIGTERM).
 """
 
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -56,7 +58,14 @@ for command in (init, tune, edit, grid, compare, score, show, export, bases, dem
 
 def main(arguments: list[str] | None = None, application: typer.Typer = app, name: str = "sine") -> None:
     """Run `sine` (or another application) with these arguments (None: the process's) and exit."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What is asked to end cleans up as at Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:

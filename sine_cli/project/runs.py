@@ -278,10 +278,12 @@ def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
 
 
 def sweep(parent: Path) -> list[Path]:
-    """Remove what dead processes left in `edits/` or `grids/`, but for runs that can go on.
+    """Remove what dead processes left in `edits/`, `grids/` or another folder, but for runs that can go on.
 
-    Returns what was removed.
+    A folder that is a link is let be. Returns what was removed.
     """
+    if parent.is_symlink():
+        return []
     left = [path for path in _entries(parent) if files.is_abandoned(path) or _is_dead_run(path)]
     for path in left:
         files.remove(path)

@@ -18,9 +18,10 @@ from sine_cli.errors import UserError
 from sine_cli.models.attention import CrossAttentionMaps
 from sine_cli.project.files import write_text
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import UnfinishedRun, start_run, sweep
+from sine_cli.project.runs import UnfinishedRun, start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
@@ -121,7 +122,7 @@ def compare(
     check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
     _check(request)
     located = locate_scorer(request.scorer)
-    sweep(project.comparisons_dir)
+    remove_leftovers(project)
 
     # 2. The base, and the adapter for the methods that have it
     studio = open_studio(

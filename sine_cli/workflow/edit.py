@@ -9,9 +9,10 @@ from typing import Any
 
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import start_run, sweep
+from sine_cli.project.runs import start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity, ranking
 from sine_cli.workflow.guides import GuideRequest, guide_recipes
 from sine_cli.workflow.open import open_studio
@@ -135,7 +136,7 @@ def edit(
     weights = _weights(request.guides)
     (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
     scorer = open_scorer(request.scorer) if request.best is not None else None
-    sweep(project.edits_dir)
+    remove_leftovers(project)
 
     # 2. The base and the adapters that have weight
     studio = open_studio(

@@ -20,6 +20,7 @@ from sine_cli.project.files import (
     storage_errors,
 )
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_lora, read_record
 from sine_cli.workflow.bases import find_base
@@ -73,6 +74,7 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
             f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
             "write the whole base with `sine export --merge`",
         )
+    remove_leftovers(project)
     name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
     path = out or project.exports_dir / name
 

@@ -15,9 +15,10 @@ from PIL import Image
 from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import shown, write_bytes, write_text
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
+from sine_cli.project.runs import UnfinishedRun, start_run, unfinished_runs
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
@@ -126,7 +127,7 @@ def grid(
     check_target_prompts([request.prompt], request.source_prompt)
     cells = _cells(project, request)
     scorer = locate_scorer(request.scorer)
-    sweep(project.grids_dir)
+    remove_leftovers(project)
 
     # 2. Base and adapters
     studio = open_studio(
@@ -188,6 +189,7 @@ def resume_grid(
     recipes, begun_with, scorer_name = _read_request(run)
     scorer = locate_scorer(scorer_name)
     run.take_over()
+    remove_leftovers(project)
     studio = open_studio(
         project,
         manifest,

@@ -70,10 +70,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def run(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:
     """As `main`; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
-    from sine_cli.console import report, write_error
-
-    command = typer.main.get_command(application)
     try:
+        command = typer.main.get_command(application)
         # Not `app(...)`: it would turn an interruption or a closed pipe into a bare exit code.
         with command.make_context(name, list(arguments) or ["--help"]) as context:
             command.invoke(context)
@@ -83,19 +81,25 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
     except KeyboardInterrupt as interrupt:
         if os.environ.get("SINE_DEBUG") == "1":
             raise
-        write_error("interrupted", interrupt.hint if isinstance(interrupt, Interrupted) else None)
+        _tell("interrupted", interrupt.hint if isinstance(interrupt, Interrupted) else None)
         return 130
     except SineError as error:
         if os.environ.get("SINE_DEBUG") == "1":
             raise
-        report(error)
+        _tell(error.message, error.hint)
         return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else name
-        write_error(error.format_message(), f"`{path} --help` shows what it takes")
+        _tell(error.format_message(), f"`{path} --help` shows what it takes")
         return error.exit_code
     except BrokenPipeError:
         # The reader of stdout went away (`sine show | head`): nothing more to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _tell(message: str, hint: str | None) -> None:
+    from sine_cli.console import write_error  # not before: Ctrl-C while it is imported is told too
+
+    write_error(message, hint)

@@ -121,7 +121,7 @@ def compare(
     # 1. What is asked for, checked before anything is loaded
     check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
     _check(request)
-    located = locate_scorer(request.scorer)
+    located = locate_scorer(request.scorer, on_notice)
     remove_leftovers(project)
 
     # 2. The base, and the adapter for the methods that have it
@@ -130,6 +130,7 @@ def compare(
         manifest,
         needs_adapter=not TUNED_METHODS.isdisjoint(request.methods),
         low_memory=request.low_memory,
+        on_notice=on_notice,
     )
     others = tuple(method for method in request.methods if method != "textual-inversion")
     if others != request.methods and others and not can_learn_word(studio):

@@ -135,7 +135,7 @@ def edit(
         )
     weights = _weights(request.guides)
     (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
-    scorer = open_scorer(request.scorer) if request.best is not None else None
+    scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
     remove_leftovers(project)
 
     # 2. The base and the adapters that have weight

@@ -126,7 +126,7 @@ def grid(
     # 1. What is asked for, checked before anything is loaded
     check_target_prompts([request.prompt], request.source_prompt)
     cells = _cells(project, request)
-    scorer = locate_scorer(request.scorer)
+    scorer = locate_scorer(request.scorer, on_notice)
     remove_leftovers(project)
 
     # 2. Base and adapters
@@ -136,6 +136,7 @@ def grid(
         needs_adapter=any(uses_tuned(settings) for settings, _ in cells),
         guides=[guides for _, guides in cells],
         low_memory=request.low_memory,
+        on_notice=on_notice,
     )
     size = request.size or studio.default_size()
 
@@ -187,7 +188,7 @@ def resume_grid(
         )
     run = left[-1]
     recipes, begun_with, scorer_name = _read_request(run)
-    scorer = locate_scorer(scorer_name)
+    scorer = locate_scorer(scorer_name, on_notice)
     run.take_over()
     remove_leftovers(project)
     studio = open_studio(
@@ -196,6 +197,7 @@ def resume_grid(
         needs_adapter=begun_with.adapter is not None,
         guides=[recipe.guides for recipe in recipes],
         low_memory=low_memory,
+        on_notice=on_notice,
     )
     if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
         whose = "the project or a guide of it has" if recipes[0].guides else "the project has"

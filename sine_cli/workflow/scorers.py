@@ -31,8 +31,10 @@ class LocatedScorer:
     location: Location
 
 
-def locate_scorer(name: str | None) -> LocatedScorer:
+def locate_scorer(name: str | None, on_notice: Callable[[str], None] = lambda _: None) -> LocatedScorer:
     """Where the scorer called `name` lies, the bundled one for None; fetched where it must be, not loaded.
+
+    `on_notice` is told what is fetched, and how large it is.
 
     Raises:
         UserError: no such scorer, or it is not whole.  SineError: the hub cannot be reached.
@@ -43,7 +45,7 @@ def locate_scorer(name: str | None) -> LocatedScorer:
         folder = Path(name).resolve()
         return LocatedScorer(str(folder), locate.clip_in_folder(folder))
     if HUB_ID.fullmatch(name):
-        return LocatedScorer(name, locate.clip_on_hub(name))
+        return LocatedScorer(name, locate.clip_on_hub(name, on_notice))
     if name.startswith(("/", ".", "~")):
         message = f"no such folder: {shown(Path(name))}"
     else:
@@ -62,9 +64,9 @@ def load_scorer(located: LocatedScorer) -> "Scorer":
     return Scorer(located.name, located.location.revision, clip, distance_for(clip, located.name))
 
 
-def open_scorer(name: str | None = None) -> "Scorer":
+def open_scorer(name: str | None = None, on_notice: Callable[[str], None] = lambda _: None) -> "Scorer":
     """`locate_scorer`, then `load_scorer`."""
-    return load_scorer(locate_scorer(name))
+    return load_scorer(locate_scorer(name, on_notice))
 
 
 def tell_unread(scorer: "Scorer", prompts: list[str], on_notice: Callable[[str], None]) -> None:

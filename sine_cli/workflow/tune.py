@@ -120,7 +120,7 @@ def _tune(
 
     # 1. What the adapter would be made from; the same again need not be made again
     picture = read_picture(project.source(manifest)).image
-    location = find_base(manifest)
+    location = find_base(manifest, on_notice)
     device = best_device()
     small = small_optimizer(device) if low_memory else None
     identity = {

@@ -2,11 +2,11 @@
 
     python -m tests.robustness.kills --count 200 [--seed N] [--work DIR]
 
-`init`, `tune`, `edit` and `grid` run on the bundled base as processes of their own and get SIGKILL, SIGTERM or
-SIGINT, half of them after a random time and half before a random one of their file operations. After each:
-the manifest loads, every picture opens and has its recipe, no run folder is half there, an adapter with a record
-is the one recorded; and the same command again succeeds and leaves nothing hidden. A tuning is killed up to
-four times; its adapter must then equal, byte for byte, that of a tuning which nobody disturbed.
+`init`, `tune`, `edit` and `grid` run on the bundled base as processes of their own and get SIGKILL, SIGTERM
+or SIGINT, half of them after a random time and half before a random one of their file operations. After
+each: the manifest loads, every picture opens and has its recipe, no run folder is half there, an adapter with
+a record is the one recorded; and the same command again succeeds and leaves nothing hidden. A tuning is
+killed up to four times; its adapter must then equal, byte for byte, that of a tuning which nobody disturbed.
 """
 
 import argparse
@@ -39,12 +39,12 @@ from tests.robustness.children import Child, import_all
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 KILLS_OF_ONE_TUNING = 4
 SMALL = {"steps": 12, "batch": 2, "pool": 4, "preview_every": 5, "checkpoint_every": 2}
+SMALL_PICTURES = ["--steps", "2", "--size", "32x32"]
 COMMANDS = {
     "init": ["init", str(template_path("demo", "castle.png")), "-c", "castle", "-b", "mini", "-d", "castle"],
     "tune": ["tune", "-p", "castle"],
-    "edit": ["edit", "a castle at night", "-p", "castle", "-n", "2", "--steps", "2", "--size", "32x32"],
-    "grid": ["grid", "a castle at night", "-p", "castle", "-K", "0,500", "-v", "0.5,0.9", "--steps", "2"]
-    + ["--size", "32x32"],
+    "edit": ["edit", "a castle at night", "-p", "castle", "-n", "2", *SMALL_PICTURES],
+    "grid": ["grid", "a castle at night", "-p", "castle", "-K", "0,500", "-v", "0.5,0.9", *SMALL_PICTURES],
 }
 RESUME = ["grid", "--resume", "-p", "castle"]
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sine_cli.errors import UserError
+from sine_cli.errors import SineError, UserError
 from sine_cli.project import files
 
 if TYPE_CHECKING:
@@ -169,6 +169,27 @@ def save_picture(path: Path, image: "Image.Image", recipe: Mapping[str, Any]) ->
     files.make_folder(path.parent)
     with files.replacing(path) as partial:
         image.save(partial, format="PNG", pnginfo=metadata)
+
+
+def load_picture(path: Path) -> "Image.Image":
+    """A picture that `sine` made a while ago, RGB.
+
+    Raises:
+        SineError: it is gone or damaged by now.
+    """
+    from PIL import Image
+
+    from sine_cli.project.source import DECODER_ERRORS
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise SineError(f"{files.shown(path)} was removed meanwhile", "run the same command again") from error
+    except DECODER_ERRORS as error:
+        raise SineError(
+            f"{files.shown(path)} is damaged", f"`rm {files.typed(path)}`, then run the same command again"
+        ) from error
 
 
 def start_run(

@@ -18,7 +18,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import UnfinishedRun, start_run, unfinished_runs
+from sine_cli.project.runs import UnfinishedRun, load_picture, start_run, unfinished_runs
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
@@ -394,8 +394,7 @@ def _sheet(studio: Studio, run: UnfinishedRun, recipes: list[Recipe]) -> Image.I
 
     def cell(row: int, column: int) -> Image.Image:
         recipe = recipes[row * len(columns) + column]
-        with Image.open(run.folder / _cell_name(recipe, rows)) as image:
-            return image.convert("RGB")
+        return load_picture(run.folder / _cell_name(recipe, rows))
 
     return draw_sheet(
         source=studio.source_picture(),

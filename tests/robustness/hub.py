@@ -16,6 +16,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ERROR_CODES = {403: "GatedRepo", 404: "RepoNotFound"}
 """What the hub tells with a refusal, as its client reads it."""
 
+LARGE = 1_000_000  # bytes
+
 RESOLVE = re.compile(rf"/{REPOSITORY}/resolve/[^/]+/(?P<name>.+)")
 
 
@@ -25,8 +27,8 @@ class Hub(ThreadingHTTPServer):
     Attributes:
         status: what every request is answered with; 200 serves.
         silent: seconds that pass before any answer.
-        budget: bytes of files that are still sent before every connection closes; None for all.
-        sent: bytes of files sent so far.  ranges: where downloads went on from.
+        cuts: bytes that are sent of large files, one after the other, before their connections close.
+        ranges: where downloads went on from.
     """
 
     daemon_threads = True
@@ -35,8 +37,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.model = model
         self.status, self.silent = 200, 0.0
-        self.budget: int | None = None
-        self.sent = 0
+        self.cuts: list[int] = []
         self.ranges: list[int] = []
 
     @property
@@ -124,12 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
-        part = content[start:][: self.hub.budget]
-        if self.hub.budget is not None:
-            self.hub.budget -= len(part)
+        part = content[start:]
+        if len(part) > LARGE and self.hub.cuts:
+            part = part[: self.hub.cuts.pop(0)]
         self.wfile.write(part)
         self.wfile.flush()
-        self.hub.sent += len(part)
         if len(part) < len(content) - start:
             self.close_connection = True
 

@@ -6,6 +6,7 @@ Only for programs that compute nothing with torch themselves: a fork does not ta
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -40,10 +41,16 @@ class Child:
 
     Args:
         on_operation: called in the child before its n-th file operation in `cwd`, with n, from 1.
+        stdin: what it reads there.
     """
 
     def __init__(
-        self, arguments: list[str], cwd: Path, log: Path, on_operation: Callable[[int], None] | None = None
+        self,
+        arguments: list[str],
+        cwd: Path,
+        log: Path,
+        on_operation: Callable[[int], None] | None = None,
+        stdin: bytes = b"",
     ) -> None:
         self.arguments, self.log = arguments, log
         self.started = time.monotonic()
@@ -52,7 +59,7 @@ class Child:
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            os._exit(_run(arguments, cwd, log, on_operation))
+            os._exit(_run(arguments, cwd, log, on_operation, stdin))
 
     def ended(self) -> bool:
         """Whether it has; `code` is then the exit code, negative for the signal that ended it."""
@@ -78,7 +85,9 @@ class Child:
         return self.log.read_text("utf-8", "replace")
 
 
-def _run(arguments: list[str], cwd: Path, log: Path, on_operation: Callable[[int], None] | None) -> int:
+def _run(
+    arguments: list[str], cwd: Path, log: Path, on_operation: Callable[[int], None] | None, stdin: bytes
+) -> int:
     """What the child does; its exit code."""
     from sine_cli.cli.main import main
 
@@ -86,6 +95,10 @@ def _run(arguments: list[str], cwd: Path, log: Path, on_operation: Callable[[int
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
     os.chdir(cwd)
     if on_operation:
         _count_operations(str(cwd.resolve()), on_operation)

@@ -69,7 +69,7 @@ class Child:
                 self.code = os.waitstatus_to_exitcode(status)
         return self.code is not None
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """The exit code. Raises TimeoutError, and kills, where it does not end in time."""
         end = time.monotonic() + seconds
         while not self.ended():

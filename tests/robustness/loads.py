@@ -3,9 +3,9 @@
     python -m tests.robustness.loads [--edits 1000] [--commands 100] [--work DIR]
 
 `sine edit -` reads that many prompts and makes a small picture of each, on the bundled base. The memory that
-the process holds (resident, in MiB) is read at every new run folder: the highest after the first 50 may not
-lie more than 5 % above that of the 50th. Then that many separate `sine edit` leave as many runs. All runs must
-be whole, none may be lost, and nothing hidden left.
+the process holds (resident, in MiB) is read all the time: after the first 50 edits it may not grow by more
+than 5 %. Then that many separate `sine edit` leave as many runs. All runs must be whole, none may be lost, and
+nothing hidden left.
 """
 
 import argparse
@@ -34,12 +34,14 @@ def resident(pid: int) -> float:
 def tuned_project(home: Path) -> Path:
     """A small project in `home`, tuned for a few steps."""
     home.mkdir(parents=True, exist_ok=True)
+    project = home / "castle"
     for name in ("init", "tune"):
+        if name == "tune":
+            make_small(project / "sine.yaml")
         child = Child(COMMANDS[name], home, home / "log")
-        if child.wait(600):
+        if child.wait():
             sys.exit(child.output())
-        make_small(home / "castle" / "sine.yaml")
-    return home / "castle"
+    return project
 
 
 def many_edits(project: Path, count: int) -> dict[int, float]:

@@ -23,8 +23,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sine_cli.errors import SineError
-
 Update = Callable[[int, int | None, str], None]
 """(done, total, description) of the work under way; the total is None where it is not known yet."""
 
@@ -150,13 +148,8 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def report(error: SineError) -> None:
-    """`error: ...`, a blank line, `hint: ...` on stderr."""
-    write_error(error.message, error.hint)
-
-
 def write_error(message: str, hint: str | None) -> None:
-    """As `report`, from texts."""
+    """`error: ...`, a blank line, `hint: ...` on stderr."""
     console = _Plain(stderr=True)
     console.print(f"error: {message}", style=None if os.environ.get("NO_COLOR") else "bold red")
     if hint:

@@ -53,7 +53,7 @@ def init(
     from sine_cli.workflow.init import InitRequest, init
 
     console = Console(as_json=as_json, quiet=quiet)
-    result = init(InitRequest(picture, class_noun, kind, prompt, base, token, folder))
+    result = init(InitRequest(picture, class_noun, kind, prompt, base, token, folder), console.say)
     for note in result.picture.notes:
         console.say(f"note: {note}")
     if result.base.reason:

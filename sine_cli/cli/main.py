@@ -1,11 +1,13 @@
 """The `sine` command: its sub-commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted.
+Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted (Ctrl-C or SIGTERM).
 """
 
 import gc
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -60,15 +62,20 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     """Run `sine` (or another application) with these arguments (None: the process's) and exit."""
     # Importing torch makes a million objects that stay: looking through them for garbage takes half a second
     gc.set_threshold(100_000, 50, 50)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What is asked to end cleans up as at Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:
     """As `main`; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
-    from sine_cli.console import report, write_error
-
-    command = typer.main.get_command(application)
     try:
+        command = typer.main.get_command(application)
         # Not `app(...)`: it would turn an interruption or a closed pipe into a bare exit code.
         with command.make_context(name, list(arguments) or ["--help"]) as context:
             command.invoke(context)
@@ -78,19 +85,25 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
     except KeyboardInterrupt as interrupt:
         if os.environ.get("SINE_DEBUG") == "1":
             raise
-        write_error("interrupted", interrupt.hint if isinstance(interrupt, Interrupted) else None)
+        _tell("interrupted", interrupt.hint if isinstance(interrupt, Interrupted) else None)
         return 130
     except SineError as error:
         if os.environ.get("SINE_DEBUG") == "1":
             raise
-        report(error)
+        _tell(error.message, error.hint)
         return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else name
-        write_error(error.format_message(), f"`{path} --help` shows what it takes")
+        _tell(error.format_message(), f"`{path} --help` shows what it takes")
         return error.exit_code
     except BrokenPipeError:
         # The reader of stdout went away (`sine show | head`): nothing more to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _tell(message: str, hint: str | None) -> None:
+    from sine_cli.console import write_error  # not before: Ctrl-C while it is imported is told too
+
+    write_error(message, hint)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sine_cli.errors import SineError, UserError
+from sine_cli.models import hub
 from sine_cli.models.architecture import read_architecture
+from sine_cli.models.hub import Notify
 
 PARTS = ("unet", "vae", "text_encoder")
 SECOND = "text_encoder_2"  # SDXL's; it comes with a tokenizer_2
@@ -144,27 +146,33 @@ def clip_in_folder(folder: Path) -> Location:
     return Location(folder, _fingerprint(folder, CLIP_CONFIGS, [folder / CLIP_WEIGHTS]))
 
 
-def clip_on_hub(repository: str) -> Location:
+def clip_on_hub(repository: str, on_notice: Notify = lambda _: None) -> Location:
     """A repository's CLIP model on this disk, weights and all, fetched where it is not; the commit is fixed.
+
+    Args:
+        on_notice: told what is fetched, and how large it is.
 
     Raises:
         UserError, SineError: no such repository, no access, no network, no safetensors weights.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
     def fetch(local: bool) -> str:
+        wanted = [*CLIP_CONFIGS, CLIP_WEIGHTS]
+        if local:
+            folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=True)
+            if _missing_of_clip(_names(Path(folder))):
+                raise FileNotFoundError(f"{repository} is cached in part")
+            return folder
         # Asked for the list first: without a network the client would take a part in the cache for the whole.
-        missing = [] if local else _missing_of_clip(HfApi().list_repo_files(repository))
+        files = hub.files_of(repository, None)
+        missing = _missing_of_clip(files)
         if missing:
             raise UserError(
                 f"{repository} is not a CLIP model that sine reads: it has no {', '.join(missing)}",
                 "choose one that has, for example `--scorer openai/clip-vit-large-patch14`",
             )
-        wanted = [*CLIP_CONFIGS, CLIP_WEIGHTS]
-        folder = snapshot_download(repository, allow_patterns=wanted, local_files_only=local)
-        if local and _missing_of_clip(_names(Path(folder))):
-            raise FileNotFoundError(f"{repository} is cached in part")
-        return folder
+        return str(hub.fetch(repository, None, files, wanted, on_notice))
 
     folder = _cached_or_fetched(repository, fetch, FOR_CLIPS)
     return Location(Path(folder), Path(folder).name)
@@ -196,24 +204,29 @@ def is_half(location: Location) -> bool:
     return location.variant == "fp16"
 
 
-def on_hub(repository: str, revision: str | None, variant: str | None) -> Location:
+def on_hub(
+    repository: str, revision: str | None, variant: str | None, on_notice: Notify = lambda _: None
+) -> Location:
     """A repository's configurations on this disk, fetched where they are not; the commit is fixed.
 
     Args:
         repository: the hub's id, "owner/name".
         revision: branch, tag or commit; None is the main branch.
+        on_notice: told what is fetched, and how large it is.
 
     Raises:
         UserError, SineError: no such repository or revision, no access, no network.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     def fetch(local: bool) -> str:
+        if not local:
+            files = hub.files_of(repository, revision)
+            return str(hub.fetch(repository, revision, files, CONFIGS, on_notice))
         folder = snapshot_download(
-            repository, revision=revision, allow_patterns=CONFIGS, local_files_only=local
+            repository, revision=revision, allow_patterns=CONFIGS, local_files_only=True
         )
-        # Told to stay offline, the client takes a part in the cache for the whole.
-        if (local or constants.HF_HUB_OFFLINE) and not _all_configs(Path(folder)):
+        if not _all_configs(Path(folder)):
             raise FileNotFoundError(f"{repository} is cached in part")
         return folder
 
@@ -234,14 +247,15 @@ def cached(repository: str, revision: str | None) -> Location | None:
     return Location(folder, folder.name) if _all_configs(folder) else None
 
 
-def with_weights(repository: str, location: Location) -> Location:
+def with_weights(repository: str, location: Location, on_notice: Notify = lambda _: None) -> Location:
     """The same base with its weights on this disk too, fetched where they are not.
+
+    Args:
+        on_notice: told what is fetched, and how large it is.
 
     Raises:
         UserError, SineError: as `on_hub`, or the repository has no safetensors weights.
     """
-    from huggingface_hub import HfApi, snapshot_download
-
     if _all_weights(location.path):
         return Location(
             location.path, location.revision, _variant(p.name for p in _weights(location.path, "unet"))
@@ -250,14 +264,14 @@ def with_weights(repository: str, location: Location) -> Location:
     def fetch(local: bool) -> str:
         if local:
             raise FileNotFoundError(repository)
-        files = HfApi().list_repo_files(repository, revision=location.revision)
+        files = hub.files_of(repository, location.revision)
         wanted = weight_files(files, location.variant)
         if not wanted:
             raise UserError(
                 f"{repository} has no .safetensors weights for {', '.join(PARTS)}",
                 "choose a base in the diffusers layout with safetensors weights",
             )
-        return snapshot_download(repository, revision=location.revision, allow_patterns=[*CONFIGS, *wanted])
+        return str(hub.fetch(repository, location.revision, files, [*CONFIGS, *wanted], on_notice))
 
     folder = Path(_cached_or_fetched(repository, fetch, FOR_BASES))
     return Location(folder, location.revision, _variant(p.name for p in _weights(folder, "unet")))
@@ -359,6 +373,13 @@ def _cached_or_fetched(repository: str, fetch: Callable[[bool], str], advice: Ad
         ) from error
     except errors.HFValidationError as error:
         raise UserError(f"{repository} is not a hub id (owner/name)", advice.others) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        remedy = "type `hf auth login` first" if status in (401, 403) else "try again later"
+        raise SineError(
+            f"{repository} is not on this disk and the hub answers {status}",
+            f"{remedy}, or use the bundled {advice.bundled}: `--{advice.bundled} mini`",
+        ) from error
     except _network_errors() as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise SineError(

@@ -53,6 +53,11 @@ class Project:
         return self.root / "tuning"
 
     @property
+    def tuning_lock(self) -> Path:
+        """Held while the project is tuned."""
+        return self.root / ".tuning.lock"
+
+    @property
     def edits_dir(self) -> Path:
         return self.root / "edits"
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sine_cli.errors import UserError
+from sine_cli.errors import SineError, UserError
 from sine_cli.project import files
 from sine_cli.project.plain_yaml import read_record
 
@@ -172,6 +172,27 @@ def save_picture(path: Path, image: "Image.Image", recipe: Mapping[str, Any]) ->
         image.save(partial, format="PNG", pnginfo=metadata)
 
 
+def load_picture(path: Path) -> "Image.Image":
+    """A picture that `sine` made a while ago, RGB.
+
+    Raises:
+        SineError: it is gone or damaged by now.
+    """
+    from PIL import Image
+
+    from sine_cli.project.source import DECODER_ERRORS
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise SineError(f"{files.shown(path)} was removed meanwhile", "run the same command again") from error
+    except DECODER_ERRORS as error:
+        raise SineError(
+            f"{files.shown(path)} is damaged", f"`rm {files.typed(path)}`, then run the same command again"
+        ) from error
+
+
 def start_run(
     parent: Path, prompt: str, now: datetime, request: Mapping[str, Any] | None = None
 ) -> UnfinishedRun:
@@ -314,10 +335,12 @@ def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
 
 
 def sweep(parent: Path) -> list[Path]:
-    """Remove what dead processes left in `edits/` or `grids/`, but for runs that can go on.
+    """Remove what dead processes left in `edits/`, `grids/` or another folder, but for runs that can go on.
 
-    Returns what was removed.
+    A folder that is a link is let be. Returns what was removed.
     """
+    if parent.is_symlink():
+        return []
     left = [path for path in _entries(parent) if files.is_abandoned(path) or _is_dead_run(path)]
     for path in left:
         files.remove(path)

@@ -6,6 +6,7 @@ float16, whose 11 bits tell a weight to 0.05 %. The position stays as it is: a f
 too, so that a tuning goes on exactly.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from sine_cli.models.adapter import UNET_FILE as UNET
 from sine_cli.models.adapter import Adapter, Shapes, adapter_shapes, attach_adapter, load_state
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import PromptReader
-from sine_cli.project.files import read_bytes, sha256, shown, storage_errors, write_text
+from sine_cli.project.files import make_folder, read_bytes, replacing, sha256, shown, storage_errors
 from sine_cli.project.folder import Project
+from sine_cli.project.lock import holder
 from sine_cli.project.manifest import Manifest, TuneSettings, first_mistake
 from sine_cli.project.plain_yaml import read_record as read_plain
-from sine_cli.workflow.tensors import write_tensors
+from sine_cli.workflow.tensors import save_tensors
 
 RECORD = "record.yaml"
 LARGEST_RECORD = 1024 * 1024
@@ -71,7 +73,9 @@ class AdapterRecord(BaseModel):
 
 
 def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) -> AdapterRecord:
-    """Write the adapter. The record comes last: without one that names its files there is no adapter.
+    """Write the adapter in the place of an older one, which stays where the disk refuses.
+
+    The record goes first and comes last: without one that names its files there is no adapter.
 
     Raises:
         SineError: a value is not a number, or too large for its type; disk.
@@ -83,15 +87,19 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
         POSITION: adapter.position_state(),
     }
     folder = project.adapter_dir
-    with storage_errors(folder):
-        folder.mkdir(exist_ok=True)
-        for name in (RECORD, UNET, TEXT, POSITION):
-            (folder / name).unlink(missing_ok=True)
+    make_folder(folder)
     written = [name for name, state in states.items() if state]
-    for name in written:
-        write_tensors(folder / name, states[name])
-    whole = AdapterRecord(**record, files={name: sha256(folder / name) for name in written})
-    write_text(folder / RECORD, yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True))
+    with ExitStack() as stack:  # what is entered first takes its place last
+        partials = {name: stack.enter_context(replacing(folder / name)) for name in (RECORD, *written)}
+        for name in written:
+            with storage_errors(folder / name):
+                save_tensors(partials[name], states[name])
+        whole = AdapterRecord(**record, files={name: sha256(partials[name]) for name in written})
+        text = yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True)
+        with storage_errors(folder / RECORD):
+            partials[RECORD].write_text(text, "utf-8")
+            for name in (RECORD, *(name for name in states if name not in written)):
+                (folder / name).unlink(missing_ok=True)
     return whole
 
 
@@ -114,6 +122,12 @@ def read_record(project: Project) -> AdapterRecord:
     """
     path = project.adapter_dir / RECORD
     if not path.is_file():
+        tuner = holder(project.tuning_lock)
+        if tuner:
+            raise UserError(
+                f"{project.label} is not tuned yet: process {tuner.pid} is at it, since {tuner.since}",
+                "wait for it, then run the same command again",
+            )
         raise UserError(f"{project.label} is not tuned yet", "run `sine tune` first")
     try:
         return AdapterRecord.model_validate(read_plain(read_bytes(path, limit=LARGEST_RECORD)))

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -76,8 +77,10 @@ def known_bases() -> list[KnownBase]:
     return sorted(known, key=lambda base: base.pixels) + others
 
 
-def choose_base(name: str | None) -> ChosenBase:
+def choose_base(name: str | None, on_notice: Callable[[str], None] = lambda _: None) -> ChosenBase:
     """The base called `name`, or where that is None the best one that this machine can use now.
+
+    `on_notice` is told what is fetched, and how large it is.
 
     Raises:
         UserError: no such preset, folder, file or repository.  SineError: the hub cannot be reached.
@@ -89,23 +92,25 @@ def choose_base(name: str | None) -> ChosenBase:
         if name not in presets() and Path(name).exists():
             # A link to a file keeps its name: the hub's cache has files as links to bare hashes.
             name = os.path.abspath(name) if Path(name).is_file() else str(Path(name).resolve())
-    location = _find(name, None)
+    location = _find(name, None, on_notice)
     recommended = (
         load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.path))
     )
     return ChosenBase(name, location.revision, recommended.tune, recommended.edit, reason)
 
 
-def find_base(manifest: Manifest) -> Location:
+def find_base(manifest: Manifest, on_notice: Callable[[str], None] = lambda _: None) -> Location:
     """The project's base, weights and all, on this disk; at the very revision that the manifest fixes.
+
+    `on_notice` is told what is fetched, and how large it is.
 
     Raises:
         UserError: the base is gone, or it is another one by now.  SineError: the hub cannot be reached.
     """
-    location = _find(manifest.base, manifest.base_revision)
+    location = _find(manifest.base, manifest.base_revision, on_notice)
     _check_revision(manifest, location)
     repository = _repository(manifest.base)
-    return locate.with_weights(repository, location) if repository else location
+    return locate.with_weights(repository, location, on_notice) if repository else location
 
 
 def base_at_hand(manifest: Manifest) -> Location | None:
@@ -118,7 +123,7 @@ def base_at_hand(manifest: Manifest) -> Location | None:
     """
     repository = _repository(manifest.base)
     known = manifest.base_revision
-    location = locate.cached(repository, known) if repository else _find(manifest.base, None)
+    location = locate.cached(repository, known) if repository else _find(manifest.base, None, lambda _: None)
     if location:
         _check_revision(manifest, location)
     return location
@@ -146,7 +151,7 @@ def _best_at_hand() -> tuple[str, str]:
     return BUNDLED, f"{PREFERRED} is not cached and the hub does not answer; {other}"
 
 
-def _find(name: str, revision: str | None) -> Location:
+def _find(name: str, revision: str | None, on_notice: Callable[[str], None]) -> Location:
     preset = _preset(name)
     if preset and preset.package and preset.folder:
         return locate.in_folder(locate.in_package(preset.package, preset.folder))
@@ -154,7 +159,10 @@ def _find(name: str, revision: str | None) -> Location:
     if repository:
         given = preset or None
         return locate.on_hub(
-            repository, revision or (given.revision if given else None), given.variant if given else None
+            repository,
+            revision or (given.revision if given else None),
+            given.variant if given else None,
+            on_notice,
         )
     if Path(name).is_file():
         return locate.in_file(Path(name))

@@ -18,10 +18,11 @@ from sine_cli.errors import UserError
 from sine_cli.models.attention import CrossAttentionMaps
 from sine_cli.project.files import write_text
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import UnfinishedRun, start_run, sweep
+from sine_cli.project.runs import UnfinishedRun, start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
@@ -121,8 +122,8 @@ def compare(
     # 1. What is asked for, checked before anything is loaded
     check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
     _check(request)
-    located = locate_scorer(request.scorer)
-    sweep(project.comparisons_dir)
+    located = locate_scorer(request.scorer, on_notice)
+    remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
     # 2. The base, and the adapter for the methods that have it
@@ -131,6 +132,7 @@ def compare(
         manifest,
         needs_adapter=not TUNED_METHODS.isdisjoint(request.methods),
         low_memory=request.low_memory,
+        on_notice=on_notice,
     )
     others = tuple(method for method in request.methods if method != "textual-inversion")
     if others != request.methods and others and not can_learn_word(studio):

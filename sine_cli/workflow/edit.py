@@ -9,10 +9,11 @@ from typing import Any
 
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import start_run, sweep
+from sine_cli.project.runs import start_run
 from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
 from sine_cli.workflow.guides import GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
@@ -135,8 +136,8 @@ def edit(
         )
     weights = _weights(request.guides)
     (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
-    scorer = open_scorer(request.scorer) if request.best is not None else None
-    sweep(project.edits_dir)
+    scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
+    remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
     # 2. The base and the adapters that have weight

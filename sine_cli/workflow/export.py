@@ -1,5 +1,6 @@
 """`sine export`: the adapter for other tools, as a LoRA file or merged into a whole base."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sine_cli.project.files import (
     storage_errors,
 )
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_lora, read_record
 from sine_cli.workflow.bases import find_base
@@ -46,12 +48,19 @@ class ExportResult:
     text_stays_behind: bool
 
 
-def export(project: Project, manifest: Manifest, form: str, out: Path | None = None) -> ExportResult:
+def export(
+    project: Project,
+    manifest: Manifest,
+    form: str,
+    out: Path | None = None,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> ExportResult:
     """Write the project's adapter in a form that other tools load; the position stays behind.
 
     Args:
         form: one of `LORAS`, or `MERGED`: a whole base, tuned.
         out: where to; None takes `exports/` in the project, and replaces what was exported there before.
+        on_notice: told what is fetched, and how large it is.
 
     Raises:
         UserError: no such form, not tuned, an adapter that does not fit or is no LoRA, `out` exists already.
@@ -73,12 +82,13 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
             f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
             "write the whole base with `sine export --merge`",
         )
+    remove_leftovers(project)
     name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
     path = out or project.exports_dir / name
 
     # 2. The whole base, tuned, or the LoRA under the names of other tools
     if form == MERGED:
-        parts = _merged(project, record, find_base(manifest))
+        parts = _merged(project, record, find_base(manifest, on_notice))
         make_folder(path.parent)
         _write_folder(parts, path)
     else:
@@ -86,7 +96,7 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
         if form == "diffusers":
             state = for_diffusers(lora)
         else:
-            state = for_kohya(lora, unet_config(find_base(manifest).path))
+            state = for_kohya(lora, unet_config(find_base(manifest, on_notice).path))
         make_folder(path.parent)
         write_tensors(path, state, {"format": "pt"})
     stays = record.tune.text_encoder and form != MERGED

@@ -15,10 +15,11 @@ from PIL import Image
 from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import shown, write_bytes, write_text
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
+from sine_cli.project.runs import UnfinishedRun, load_picture, start_run, unfinished_runs
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
@@ -126,8 +127,8 @@ def grid(
     # 1. What is asked for, checked before anything is loaded
     check_target_prompts([request.prompt], request.source_prompt)
     cells = _cells(project, request)
-    scorer = locate_scorer(request.scorer)
-    sweep(project.grids_dir)
+    scorer = locate_scorer(request.scorer, on_notice)
+    remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
     # 2. Base and adapters
@@ -137,6 +138,7 @@ def grid(
         needs_adapter=any(uses_tuned(settings) for settings, _ in cells),
         guides=[guides for _, guides in cells],
         low_memory=request.low_memory,
+        on_notice=on_notice,
     )
     size = request.size or studio.default_size()
 
@@ -188,8 +190,9 @@ def resume_grid(
         )
     run = left[-1]
     recipes, begun_with, scorer_name = _read_request(run)
-    scorer = locate_scorer(scorer_name)
+    scorer = locate_scorer(scorer_name, on_notice)
     run.take_over()
+    remove_leftovers(project)
     migrate(project, manifest, on_notice)
     studio = open_studio(
         project,
@@ -197,6 +200,7 @@ def resume_grid(
         needs_adapter=begun_with.adapter is not None,
         guides=[recipe.guides for recipe in recipes],
         low_memory=low_memory,
+        on_notice=on_notice,
     )
     if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
         whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
@@ -400,8 +404,7 @@ def _sheet(studio: Studio, run: UnfinishedRun, recipes: list[Recipe]) -> Image.I
 
     def cell(row: int, column: int) -> Image.Image:
         recipe = recipes[row * len(columns) + column]
-        with Image.open(run.folder / _cell_name(recipe, rows)) as image:
-            return image.convert("RGB")
+        return load_picture(run.folder / _cell_name(recipe, rows))
 
     return draw_sheet(
         source=studio.source_picture(),

@@ -1,5 +1,6 @@
 """`sine init`: a project folder from a picture and a noun."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,8 @@ class InitResult:
     base: ChosenBase
 
 
-def init(request: InitRequest) -> InitResult:
-    """Make the project folder, whole or not at all.
+def init(request: InitRequest, on_notice: Callable[[str], None] = lambda _: None) -> InitResult:
+    """Make the project folder, whole or not at all; `on_notice` is told what of the base is fetched.
 
     Raises:
         UserError: not a picture, unfit words, no such base, the folder exists.  SineError: disk or network.
@@ -54,7 +55,7 @@ def init(request: InitRequest) -> InitResult:
     prompts = Prompts(class_noun=request.class_noun, kind=kind, token=request.token, source=sentence)
 
     # 3. The base, fixed to the very revision
-    base = choose_base(request.base)
+    base = choose_base(request.base, on_notice)
 
     # 4. The manifest, with the values recommended for that base
     height, width = picture.image.height, picture.image.width

@@ -159,7 +159,7 @@ def open_studio(
     if needs_adapter:
         record = read_record(project)
         check_record(project, manifest, record)
-    location = find_base(manifest)
+    location = find_base(manifest, on_notice)
     others = guides_in_use(project, guides)
     records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()

@@ -9,10 +9,11 @@ from typing import Any
 from sine_cli.errors import UserError
 from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.plain_yaml import shortened
-from sine_cli.project.runs import read_recipe, read_run, sweep
+from sine_cli.project.runs import read_recipe, read_run
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.edit import MOST_PICTURES, EditProgress, EditResult, make_run
 from sine_cli.workflow.guides import has_weight
@@ -80,8 +81,8 @@ def remake(
 
     # 2. The base, which must be the same
     _check_base(request.origin, manifest, made.provenance, manifest.base_revision)
-    _check_base(request.origin, manifest, made.provenance, find_base(manifest).revision)
-    sweep(project.edits_dir)
+    _check_base(request.origin, manifest, made.provenance, find_base(manifest, on_notice).revision)
+    remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
     # 3. The adapters that had weight, and the prompts

@@ -70,7 +70,7 @@ def score(request: ScoreRequest, on_notice: Callable[[str], None] = lambda _: No
     sources = [request.source or source_of(picture.resolve().parent) for picture in request.pictures]
 
     # 2. The scorer
-    scorer = open_scorer(request.scorer)
+    scorer = open_scorer(request.scorer, on_notice)
     tell_unread(scorer, prompts, on_notice)
 
     # 3. Pictures with the same prompt and source together, in their order

@@ -1,6 +1,6 @@
 """Which model scores: the bundled one, a repository of the hub, or a folder; and scores of files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from sine_cli.errors import UserError
 from sine_cli.models import locate
 from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown
+from sine_cli.project.runs import load_picture
 from sine_cli.workflow.bases import HUB_ID
 
 if TYPE_CHECKING:  # torch comes with the scorer itself, after all that can be wrong is looked at
@@ -31,8 +32,10 @@ class LocatedScorer:
     location: Location
 
 
-def locate_scorer(name: str | None) -> LocatedScorer:
+def locate_scorer(name: str | None, on_notice: Callable[[str], None] = lambda _: None) -> LocatedScorer:
     """Where the scorer called `name` lies, the bundled one for None; fetched where it must be, not loaded.
+
+    `on_notice` is told what is fetched, and how large it is.
 
     Raises:
         UserError: no such scorer, or it is not whole.  SineError: the hub cannot be reached.
@@ -43,7 +46,7 @@ def locate_scorer(name: str | None) -> LocatedScorer:
         folder = Path(name).resolve()
         return LocatedScorer(str(folder), locate.clip_in_folder(folder))
     if HUB_ID.fullmatch(name):
-        return LocatedScorer(name, locate.clip_on_hub(name))
+        return LocatedScorer(name, locate.clip_on_hub(name, on_notice))
     if name.startswith(("/", ".", "~")):
         message = f"no such folder: {shown(Path(name))}"
     else:
@@ -62,9 +65,9 @@ def load_scorer(located: LocatedScorer) -> "Scorer":
     return Scorer(located.name, located.location.revision, clip, distance_for(clip, located.name))
 
 
-def open_scorer(name: str | None = None) -> "Scorer":
+def open_scorer(name: str | None = None, on_notice: Callable[[str], None] = lambda _: None) -> "Scorer":
     """`locate_scorer`, then `load_scorer`."""
-    return load_scorer(locate_scorer(name))
+    return load_scorer(locate_scorer(name, on_notice))
 
 
 def tell_unread(scorer: "Scorer", prompts: list[str], on_notice: Callable[[str], None]) -> None:
@@ -78,10 +81,4 @@ def tell_unread(scorer: "Scorer", prompts: list[str], on_notice: Callable[[str],
 
 def score_files(scorer: "Scorer", files: list[Path], prompt: str, source: Image.Image) -> "list[Score]":
     """The scores of pictures that sine has just made, of any size: `read_picture` would refuse small ones."""
-
-    def pictures() -> Iterator[Image.Image]:
-        for file in files:
-            with Image.open(file) as image:
-                yield image.convert("RGB")
-
-    return scorer.score(pictures(), prompt, source)
+    return scorer.score((load_picture(file) for file in files), prompt, source)

@@ -11,13 +11,18 @@ from torch import Tensor
 from sine_cli.project.files import replacing
 
 
+def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Write a file, `about` in its header. Raises OSError when the disk refuses."""
+    try:
+        save_file(tensors, file, metadata=about)
+    except SafetensorError as error:
+        refused = re.search(r"\(os error (\d+)\)", str(error))
+        if refused is None:
+            raise
+        raise OSError(number := int(refused[1]), os.strerror(number)) from error
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
-    """Write a file whole or not at all, `about` in its header. Raises SineError when the disk refuses."""
+    """As `save_tensors`, whole or not at all. Raises SineError when the disk refuses."""
     with replacing(path) as partial:
-        try:
-            save_file(tensors, partial, metadata=about)
-        except SafetensorError as error:
-            refused = re.search(r"\(os error (\d+)\)", str(error))
-            if refused is None:
-                raise
-            raise OSError(number := int(refused[1]), os.strerror(number)) from error
+        save_tensors(partial, tensors, about)

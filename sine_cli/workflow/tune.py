@@ -33,6 +33,8 @@ from sine_cli.project.files import (
     write_text,
 )
 from sine_cli.project.folder import Project
+from sine_cli.project.leftovers import remove_leftovers
+from sine_cli.project.lock import held
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.project.migration import migrate
 from sine_cli.project.runs import save_picture
@@ -102,14 +104,29 @@ def tune(
         should_stop: asked between two steps, so that no step is left half done.
 
     Raises:
+        UserError: another process tunes the project.
         UserError, SineError: the base cannot be had, the picture is gone, the loss is not a number, disk.
         TuneInterrupted: `should_stop` said so.  Interrupted: so it did among the pictures of the class.
     """
+    with held(project.tuning_lock, f"{project.label} is being tuned"):
+        remove_leftovers(project)
+        return _tune(project, manifest, settings, on_progress, on_notice, should_stop, low_memory)
+
+
+def _tune(
+    project: Project,
+    manifest: Manifest,
+    settings: TuneSettings,
+    on_progress: Callable[[TuneProgress], None],
+    on_notice: Callable[[str], None],
+    should_stop: Callable[[], bool],
+    low_memory: bool,
+) -> TuneResult:
     started = time.monotonic()
 
     # 1. What the adapter would be made from; the same again need not be made again
     picture = read_picture(project.source(manifest)).image
-    location = find_base(manifest)
+    location = find_base(manifest, on_notice)
     device = best_device()
     small = small_optimizer(device) if low_memory else None
     identity = {
@@ -126,8 +143,11 @@ def tune(
         "eight_bits": bool(small),
         "versions": versions(),
     }
+    log = _Log(project, identity, started, on_notice)
     record = intact_record(project)
     if record and all(record.model_dump()[key] == value for key, value in identity.items()):
+        if log.has_checkpoint():  # of this very tuning, killed after its adapter was there
+            log.drop_checkpoint()
         return TuneResult(record, 0, already_there=True)
     migrate(project, manifest, on_notice)
 
@@ -181,7 +201,6 @@ def tune(
         position=adapter.position_parameters(),
         new_optimizer=small or adamw,
     )
-    log = _Log(project, identity, started, on_notice)
     log.restore(tuning)
     resumed_at = tuning.taken
 
@@ -199,26 +218,27 @@ def tune(
             TuneProgress("tuning", tuning.taken, tuning.steps, log.recent_loss(), tuning.last_distance)
         )
         stop = should_stop()
-        if not tuning.done and (stop or tuning.taken % settings.checkpoint_every == 0):
-            log.checkpoint(tuning)
         if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
             save_picture(
                 project.tuning_dir / "previews" / f"step-{tuning.taken:06d}.png",
                 looked or Renderer(base, backbone, words.embeddings()).picture(preview),
                 {**preview.as_dict(), **identity, "step": tuning.taken},
             )
+        if not tuning.done and (stop or tuning.taken % settings.checkpoint_every == 0):
+            log.checkpoint(tuning)  # after the preview: who is killed between them makes it again
         if stop and not tuning.done:
             raise TuneInterrupted(tuning.taken)
 
-    # 8. The adapter, then the checkpoint goes
+    # 8. The losses, the adapter, and then the checkpoint goes
     measured = {
         "steps_taken": tuning.taken,
         "loss": log.recent_loss(),
         "seconds": log.seconds(),
         "peak_memory": peak_memory(device),
     }
-    record = write_adapter(project, adapter, {**identity, **measured})
     log.close()
+    record = write_adapter(project, adapter, {**identity, **measured})
+    log.drop_checkpoint()
     return TuneResult(record, resumed_at)
 
 
@@ -369,11 +389,22 @@ class _Log:
         self._write_losses()
 
     def close(self) -> None:
-        """The losses and their plot; the checkpoint has served."""
+        """The losses and their plot."""
         with storage_errors(self.folder):
             make_folder(self.folder)
         self._write_losses()
         write_bytes(self.folder / "loss.png", loss_plot(self.losses))
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is one of this tuning."""
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                return (file.metadata() or {}).get("identity") == self.identity
+        except (SafetensorError, OSError):
+            return False
+
+    def drop_checkpoint(self) -> None:
+        """The checkpoint has served."""
         remove(self.file.parent)
 
     def _write_losses(self) -> None:

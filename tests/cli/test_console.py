@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sine_cli.console import Console, aligned, report, write_error
-from sine_cli.errors import SineError
+from sine_cli.console import Console, aligned, write_error
 from tests.cli.conftest import without_pace
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def test_progress_of_unknown_total_is_a_line_at_every_fiftieth_and_ends_as_any_o
 
 
 def test_an_error_is_told_with_a_blank_line_before_its_hint(capsys: Capsys) -> None:
-    report(SineError(f"girl is {ODD}", f"type {ODD}"))
+    write_error(f"girl is {ODD}", f"type {ODD}")
     assert capsys.readouterr() == ("", f"error: girl is {ODD}\n\nhint: type {ODD}\n")
 
 

@@ -617,7 +617,7 @@ def test_a_disk_that_refuses_init_leaves_no_folder(sine: "Sine", picture: Path, 
 
 
 def test_a_disk_that_refuses_the_adapter_leaves_the_project_untuned(sine: "Sine", untuned: Path) -> None:
-    with largest_file(4096):
+    with largest_file(1_000_000):
         done = sine("tune", "-p", untuned, "-q")
     assert done == (
         1,

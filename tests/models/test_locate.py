@@ -327,7 +327,13 @@ def fetched(monkeypatch: pytest.MonkeyPatch, hub: Path) -> list[str]:
     """A hub that has what lies in `hub`; the patterns that it is asked for."""
     asked: list[str] = []
 
-    def download(repository: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+    def download(
+        repository: str,
+        *,
+        allow_patterns: list[str],
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> str:
         assert repository == "seers/tiny-clip"
         if local_files_only:
             raise FileNotFoundError(repository)
@@ -336,7 +342,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, hub: Path) -> list[str]:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     names = [path.name for path in hub.iterdir()]
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda self, repository: names)
+    monkeypatch.setattr("sine_cli.models.hub.files_of", lambda repository, revision: dict.fromkeys(names, 9))
     return asked
 
 

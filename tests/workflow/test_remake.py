@@ -220,7 +220,7 @@ GUIDE = {"project": "../stripes", "source_prompt": "a stripe", "weight": 0.2, "s
     [
         (put("steps", 5000), "steps: must be at most 1000, got 5000"),
         (put("size", {"height": 10**9, "width": 1}), "size.height: must be at most 8192, got 1000000000"),
-        (put("solver", "euler"), 'solver: must be ddim or dpm++, got "euler"'),
+        (put("solver", "heun"), 'solver: must be ddim, euler, dpm++ or unipc, got "heun"'),
         (put("crop", [0, 0, 9, 9]), None),
         (put("guides", [GUIDE]), "guide_adapters: must be one for each guide"),
         (put("guides", [{**GUIDE, "weight": 0.9}]), "guides: the weights sum to more than 1"),

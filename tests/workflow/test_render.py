@@ -171,7 +171,7 @@ def a_guide(**changes: Any) -> dict[str, Any]:
         ({"base_weight": float("nan")}, "base_weight: must be a finite number, got nan"),
         ({"guidance_scale": 0.5}, "guidance_scale: must be at least 1, got 0.5"),
         ({"guidance_scale": float("inf")}, "guidance_scale: must be a finite number, got inf"),
-        ({"solver": "euler"}, 'solver: must be ddim or dpm++, got "euler"'),
+        ({"solver": "heun"}, 'solver: must be ddim, euler, dpm++ or unipc, got "heun"'),
         ({"size": {"height": 8193, "width": 1}}, "size.height: must be at most 8192, got 8193"),
         ({"size": {"height": 1, "width": 0}}, "size.width: must be at least 1, got 0"),
         ({"size": {"height": 1}}, "size.width: missing"),

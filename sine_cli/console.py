@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,11 +30,21 @@ Update = Callable[[int, int, str], None]
 """(done, total, description) of the work under way."""
 
 
+BIDI = {*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
+"""Characters that turn the order of others around."""
+
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, halves of one, and line ends of other kinds."""
+
+
 class _Plain(RichConsole):
-    """Text as it is: no markup, no emoji codes (`:cat:` is a word), no wrapping."""
+    """Text as it is, but harmless: no markup, no emoji codes (`:cat:` is a word), no wrapping."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(harmless(each) if isinstance(each, str) else each for each in objects), **options)
 
     def on_broken_pipe(self) -> None:
         """A result that nobody reads ends the command (see `main`); notices that nobody reads do not."""
@@ -143,6 +154,16 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def report(error: SineError) -> None:
     """`error: ...`, a blank line, `hint: ...` on stderr."""
     write_error(error.message, error.hint)
+
+
+def harmless(text: str) -> str:
+    """The text with what a terminal would obey escaped: a stranger's words are shown, not followed."""
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if character in BIDI or (character != "\n" and unicodedata.category(character) in UNSEEN)
+        else character
+        for character in text
+    )
 
 
 def write_error(message: str, hint: str | None) -> None:

@@ -42,6 +42,9 @@ def init(
 ) -> None:
     """Make a project folder from a picture.
 
+    Its base is fetched where it is not on this disk: here you name it, and no other command fetches one
+    (but `sine bases --fetch`).
+
     \b
     sine init girl.jpg --class painting
     sine init rex.jpg --class dog --dir rex

@@ -1,4 +1,8 @@
-"""Which base a project uses: chosen once by `sine init`, found again by everything else."""
+"""Which base a project uses: chosen once by `sine init`, found again by everything else.
+
+Weights are fetched where a person names them (`sine init --base NAME`, `sine bases --fetch NAME`), never
+because a project does: strangers send projects.
+"""
 
 import os
 import re
@@ -9,13 +13,16 @@ from typing import Literal
 from sine_cli.errors import UserError
 from sine_cli.models import locate
 from sine_cli.models.locate import Location
-from sine_cli.project.files import shown
+from sine_cli.project.files import printable, shown
 from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings
+from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.presets import BasePreset, default_settings, load_preset, presets
 
 BUNDLED = "mini"
 PREFERRED = "sd15"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}", re.ASCII)
+"""A branch, tag or commit. The hub's client makes paths of them, which must not climb."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def known_bases() -> list[KnownBase]:
 
 
 def choose_base(name: str | None) -> ChosenBase:
-    """The base called `name`, or where that is None the best one that this machine can use now.
+    """The base called `name`, or where that is None the best one that this machine can use now; fetched,
+    weights and all, where it is not on this disk.
 
     Raises:
         UserError: no such preset, folder, file or repository.  SineError: the hub cannot be reached.
@@ -89,7 +97,10 @@ def choose_base(name: str | None) -> ChosenBase:
         if name not in presets() and Path(name).exists():
             # A link to a file keeps its name: the hub's cache has files as links to bare hashes.
             name = os.path.abspath(name) if Path(name).is_file() else str(Path(name).resolve())
-    location = _find(name, None)
+    location = _find(name)
+    repository = _repository(name)
+    if repository:
+        location = locate.with_weights(repository, location)
     recommended = (
         load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.path))
     )
@@ -97,20 +108,88 @@ def choose_base(name: str | None) -> ChosenBase:
 
 
 def find_base(manifest: Manifest) -> Location:
-    """The project's base, weights and all, on this disk; at the very revision that the manifest fixes.
+    """The project's base on this disk, weights and all, at the very revision that the manifest fixes.
+
+    Nothing is fetched, and a relative path is none: what it names would change with the working folder.
 
     Raises:
-        UserError: the base is gone, or it is another one by now.  SineError: the hub cannot be reached.
+        UserError: the base is not on this disk, or it is another one by now.
     """
-    location = _find(manifest.base, manifest.base_revision)
-    if manifest.base_revision not in (None, location.revision):
+    name, revision = manifest.base, manifest.base_revision
+    preset = _preset(name)
+    repository = preset.hub if preset else name if _looks_like_hub(name) else None
+    if repository:
+        location = _find_cached(name, repository, revision or (preset.revision if preset else None))
+    elif preset or Path(name).is_absolute():
+        location = _find(name)
+    else:
         raise UserError(
-            f"the base `{manifest.base}` is not the one this project was made with: "
-            f"{manifest.base_revision} then, {location.revision} now",
+            f"base: must be a preset, a hub id or a whole path, got {shown(Path(name))}",
+            f"presets: {', '.join(presets())}; mend `base` in sine.yaml, then `sine show` checks it again",
+        )
+    if revision not in (None, location.revision):
+        raise UserError(
+            f"the base `{name}` is not the one this project was made with: "
+            f"{revision} then, {location.revision} now",
             f"set `base_revision: {location.revision}` in sine.yaml, then run `sine tune` again",
         )
-    repository = _repository(manifest.base)
-    return locate.with_weights(repository, location) if repository else location
+    return location
+
+
+def fetch_base(name: str) -> KnownBase:
+    """Fetch a base of the hub, where it is not on this disk yet.
+
+    Args:
+        name: a preset or a hub id; `@` and a revision may follow.
+
+    Raises:
+        UserError: no such base.  SineError: the hub cannot be reached, or the disk refuses.
+    """
+    name, at, revision = name.partition("@")
+    preset = _preset(name)
+    repository = preset.hub if preset else name if _looks_like_hub(name) else None
+    if preset and not repository:
+        raise UserError(f"--fetch: `{name}` comes along with sine", f"use it: `sine init ... --base {name}`")
+    if repository is None:
+        raise UserError(
+            f'--fetch: "{printable(name)}" is no preset and no hub id',
+            f"presets: {', '.join(presets())}; a hub id is owner/name",
+        )
+    if at and not HUB_REVISION.fullmatch(revision):
+        raise UserError(
+            f'--fetch: "{printable(revision)}" is no branch, tag or commit', f"`sine bases --fetch {name}`"
+        )
+    location = locate.with_weights(repository, _on_hub(repository, revision or None, preset))
+    return KnownBase(
+        name=name,
+        title=preset.title if preset else "",
+        licence=preset.licence if preset else "",
+        hub=repository,
+        pixels=locate.native_pixels(location.path),
+        state="cached",
+        size=locate.folder_size(location.path),
+    )
+
+
+def _find_cached(name: str, repository: str, revision: str | None) -> Location:
+    """A base of the hub in its cache. Raises UserError where it is not, with the command that fetches it."""
+    if revision and not HUB_REVISION.fullmatch(revision):
+        raise UserError(
+            f'base_revision: "{shortened(printable(revision))}" is no commit of the hub',
+            "mend `base_revision` in sine.yaml, then `sine show` checks it again",
+        )
+    preset = _preset(name)
+    size = f" (about {preset.download:.1f} GB)" if preset and preset.download else ""
+    wanted = f"{name}@{revision}" if revision else name
+    refusal = UserError(
+        f"the base {wanted}{size} is not on this disk, and none is fetched because a project names it",
+        f"fetch it yourself: `sine bases --fetch {wanted}`",
+    )
+    return locate.on_disk(repository, revision, refusal)
+
+
+def _looks_like_hub(name: str) -> bool:
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(".safetensors")
 
 
 def _best_at_hand() -> tuple[str, str]:
@@ -126,16 +205,13 @@ def _best_at_hand() -> tuple[str, str]:
     return BUNDLED, f"{PREFERRED} is not cached and the hub does not answer; {other}"
 
 
-def _find(name: str, revision: str | None) -> Location:
+def _find(name: str) -> Location:
     preset = _preset(name)
     if preset and preset.package and preset.folder:
         return locate.in_folder(locate.in_package(preset.package, preset.folder))
     repository = _repository(name)
     if repository:
-        given = preset or None
-        return locate.on_hub(
-            repository, revision or (given.revision if given else None), given.variant if given else None
-        )
+        return _on_hub(repository, None, preset)
     if Path(name).is_file():
         return locate.in_file(Path(name))
     if not Path(name).is_dir():
@@ -148,6 +224,14 @@ def _find(name: str, revision: str | None) -> Location:
     return locate.in_folder(Path(name))
 
 
+def _on_hub(repository: str, revision: str | None, preset: BasePreset | None) -> Location:
+    return locate.on_hub(
+        repository,
+        revision or (preset.revision if preset else None),
+        preset.variant if preset else None,
+    )
+
+
 def _preset(name: str) -> BasePreset | None:
     return load_preset(name) if name in presets() else None
 
@@ -157,5 +241,4 @@ def _repository(name: str) -> str | None:
     preset = _preset(name)
     if preset:
         return preset.hub
-    is_id = HUB_ID.fullmatch(name) and not name.endswith(".safetensors") and not Path(name).exists()
-    return name if is_id else None
+    return name if _looks_like_hub(name) and not Path(name).exists() else None

@@ -1,4 +1,4 @@
-"""What lies in a project lies there in truth: a folder that a stranger sent may hold links that lead out of it.
+"""Links that lead out of a project: a folder that a stranger sent may hold them.
 
 sine reads and writes by the names below a project's folder. Before it does, each link among them is followed,
 and one that ends elsewhere is refused. The project's folder itself may be reached by a link.
@@ -30,7 +30,7 @@ def refuse_links_out(root: Path, folders: Iterable[str]) -> None:
     Raises:
         UserError: for the first such link.
     """
-    own = [entry for entry in _entries(root) if entry.name.startswith((".", "sine.yaml"))]
+    own = [Path(entry) for entry in _entries(root) if entry.name.startswith((".", "sine.yaml"))]
     for path in (*own, *_below(root / name for name in folders)):
         check_inside(root, path)
 

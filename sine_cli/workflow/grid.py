@@ -136,7 +136,7 @@ def grid(
         guides=[guides for _, guides in cells],
         low_memory=request.low_memory,
     )
-    size = request.size or studio.default_size()
+    size = studio.size_for(request.size)
 
     # 3. The cells, as recipes: each the recipe of an edit
     recipes = [
@@ -201,6 +201,7 @@ def resume_grid(
             f"{shown(run.final)} was begun with another adapter or base than {whose} now",
             f'start it anew: `sine grid "{recipes[0].prompt}"`',
         )
+    studio.check_fits(recipes[0].size, asked=False)
     return _make(studio, run, recipes, scorer, on_progress, on_notice)
 
 

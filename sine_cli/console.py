@@ -5,6 +5,7 @@ The only file that imports rich. `--json` makes stdout one object; `--quiet` kee
 
 import json
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -71,7 +72,9 @@ class Console:
     def result(self, lines: list[str], facts: dict[str, Any]) -> None:
         """The outcome of a command: lines for a person, or the facts as one JSON object for a script."""
         if self.as_json:
-            sys.stdout.write(json.dumps(facts, ensure_ascii=False, indent=2, default=str) + "\n")
+            text = json.dumps(facts, ensure_ascii=False, indent=2, default=str)
+            # A path need not be UTF-8; JSON has a way to write such characters too.
+            sys.stdout.write(re.sub("[\ud800-\udfff]", lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
             sys.stdout.flush()
             return
         for line in lines:

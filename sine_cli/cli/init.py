@@ -52,7 +52,7 @@ def init(
     sine init starry-night.jpg --class painting --kind style
     """
     from sine_cli.console import Console
-    from sine_cli.project.files import shown, typed
+    from sine_cli.project.files import printable, shown, typed
     from sine_cli.workflow.init import InitRequest, init
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -64,7 +64,7 @@ def init(
     source = result.manifest.source
     console.result(
         [
-            f"{shown(result.project.root)}  made from {result.picture.original_name}, "
+            f"{shown(result.project.root)}  made from {printable(result.picture.original_name)}, "
             f"{source.height} high, {source.width} wide",
             f'source prompt  "{result.manifest.prompts.source}"',
             f"next           `cd {typed(result.project.root)}`, then `sine tune`",

@@ -93,7 +93,8 @@ def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Pr
     from sine_cli.project.manifest import write_manifest
     from sine_cli.project.source import write_source
 
-    _refuse_unfit(root)
+    with files.storage_errors(root):
+        _refuse_unfit(root)
     files.remove_abandoned(root)
     partial = files.partial_path(root)
     with files.storage_errors(root):

@@ -17,6 +17,7 @@ from sine_cli.project.files import printable, shown
 from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.presets import BasePreset, default_settings, load_preset, presets
+from sine_cli.project.prompts import check_text
 
 BUNDLED = "mini"
 PREFERRED = "sd15"
@@ -94,9 +95,10 @@ def choose_base(name: str | None) -> ChosenBase:
         name, reason = _best_at_hand()
     else:
         reason = ""
-        if name not in presets() and Path(name).exists():
+        check_text(name, "--base:")
+        if name not in presets() and os.path.exists(name):
             # A link to a file keeps its name: the hub's cache has files as links to bare hashes.
-            name = os.path.abspath(name) if Path(name).is_file() else str(Path(name).resolve())
+            name = os.path.abspath(name) if os.path.isfile(name) else str(Path(name).resolve())
     location = _find(name)
     repository = _repository(name)
     if repository:
@@ -212,9 +214,9 @@ def _find(name: str) -> Location:
     repository = _repository(name)
     if repository:
         return _on_hub(repository, None, preset)
-    if Path(name).is_file():
+    if os.path.isfile(name):  # unlike Path's, False for a name that no file can have
         return locate.in_file(Path(name))
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):
         if name.startswith(("/", ".", "~")) or name.endswith(".safetensors"):
             raise UserError(
                 f"no such folder or file: {shown(Path(name))}",
@@ -241,4 +243,4 @@ def _repository(name: str) -> str | None:
     preset = _preset(name)
     if preset:
         return preset.hub
-    return name if _looks_like_hub(name) and not Path(name).exists() else None
+    return name if _looks_like_hub(name) and not os.path.exists(name) else None

@@ -1,5 +1,6 @@
 """`sine export`: the adapter for other tools, as a LoRA file or merged into a whole base."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def export(project: Project, manifest: Manifest, form: str, out: Path | None = N
         raise UserError(
             f'--format: must be {" or ".join(LORAS)}, got "{form}"', "type `sine export --format kohya`"
         )
-    if out is not None and out.exists():
+    if out is not None and os.path.lexists(out):
         raise UserError(
             f"{shown(out)} already exists", "choose another name with `--out`, or remove it first"
         )

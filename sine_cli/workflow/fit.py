@@ -86,14 +86,14 @@ def tuning_bytes(base: Base, settings: TuneSettings, *, low_memory: bool) -> dic
     """The least that each setting of a tuning takes besides the models.
 
     Latents of the patches and of the class's pictures, each twice while they are joined; those pictures;
-    the weights that are tuned; and of a row that is learned from, the maps kept for the backward pass: four
-    for each that the U-Net hands across, or that one alone where activations are computed twice.
+    the weights that are tuned; and of a row that is learned from, the maps kept for the backward pass: sixteen
+    for each that the U-Net hands across (85 on `mini`), or that one alone where they are computed twice.
     """
     side = base.native_latent_size
     latent = 2 * FLOAT * base.autoencoder.channels * side**2
     picture = 3 * (side * base.autoencoder.factor) ** 2
     return {
-        "batch": settings.batch * _skips(base, side**2) * (1 if low_memory else 4),
+        "batch": settings.batch * _skips(base, side**2) * (1 if low_memory else 16),
         "pool": settings.pool * latent if settings.patches else 0,
         "prior": settings.prior * (latent + picture),
         "rank": TRAINED * settings.rank * sum(_lora_sides(base.unet, settings.targets)),

@@ -5,8 +5,10 @@ The only file that imports rich. `--json` makes stdout one object; `--quiet` kee
 
 import json
 import os
+import re
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,11 +32,21 @@ LINE_EVERY = 50
 """Of work without a known total, how much is done between two lines."""
 
 
+BIDI = {*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
+"""Characters that turn the order of others around."""
+
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, halves of one, and line ends of other kinds."""
+
+
 class _Plain(RichConsole):
-    """Text as it is: no markup, no emoji codes (`:cat:` is a word), no wrapping."""
+    """Text as it is, but harmless: no markup, no emoji codes (`:cat:` is a word), no wrapping."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(harmless(each) if isinstance(each, str) else each for each in objects), **options)
 
     def on_broken_pipe(self) -> None:
         """A result that nobody reads ends the command (see `main`); notices that nobody reads do not."""
@@ -61,7 +73,9 @@ class Console:
     def result(self, lines: list[str], facts: dict[str, Any]) -> None:
         """The outcome of a command: lines for a person, or the facts as one JSON object for a script."""
         if self.as_json:
-            sys.stdout.write(json.dumps(facts, ensure_ascii=False, indent=2, default=str) + "\n")
+            text = json.dumps(facts, ensure_ascii=False, indent=2, default=str)
+            # A path need not be UTF-8; JSON has a way to write such characters too.
+            sys.stdout.write(re.sub("[\ud800-\udfff]", lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
             sys.stdout.flush()
             return
         for line in lines:
@@ -146,6 +160,16 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns as lines, each column at one place."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def harmless(text: str) -> str:
+    """The text with what a terminal would obey escaped: a stranger's words are shown, not followed."""
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if character in BIDI or (character != "\n" and unicodedata.category(character) in UNSEEN)
+        else character
+        for character in text
+    )
 
 
 def write_error(message: str, hint: str | None) -> None:

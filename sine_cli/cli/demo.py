@@ -30,6 +30,7 @@ def demo(
     sine demo
     sine demo --dir somewhere
     """
+    import os
     import shlex
 
     from sine_cli.cli.main import run
@@ -38,7 +39,7 @@ def demo(
     from sine_cli.project.templates import template_path
 
     console = Console(quiet=quiet)
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UserError(f"{shown(folder)} already exists", "choose another: `sine demo --dir NAME`")
     make_folder(folder)
     write_bytes(folder / "castle.png", template_path("demo", "castle.png").read_bytes())

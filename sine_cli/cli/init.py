@@ -42,6 +42,9 @@ def init(
 ) -> None:
     """Make a project folder from a picture.
 
+    Its base is fetched where it is not on this disk: here you name it, and no other command fetches one
+    (but `sine bases --fetch`).
+
     \b
     sine init girl.jpg --class painting
     sine init rex.jpg --class dog --dir rex
@@ -49,7 +52,7 @@ def init(
     sine init starry-night.jpg --class painting --kind style
     """
     from sine_cli.console import Console
-    from sine_cli.project.files import shown, typed
+    from sine_cli.project.files import printable, shown, typed
     from sine_cli.workflow.init import InitRequest, init
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -61,7 +64,7 @@ def init(
     source = result.manifest.source
     console.result(
         [
-            f"{shown(result.project.root)}  made from {result.picture.original_name}, "
+            f"{shown(result.project.root)}  made from {printable(result.picture.original_name)}, "
             f"{source.height} high, {source.width} wide",
             f'source prompt  "{result.manifest.prompts.source}"',
             f"next           `cd {typed(result.project.root)}`, then `sine tune`",

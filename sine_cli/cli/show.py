@@ -21,6 +21,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     sine show --project girl --json
     """
     from sine_cli.console import Console, aligned
+    from sine_cli.project.files import printable
     from sine_cli.workflow.show import show
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -35,7 +36,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
         state = "no; `sine tune` does it"
     rows = [
         ("project", opened.label),
-        ("picture", f"{source.original}, {source.height} high, {source.width} wide"),
+        ("picture", f"{printable(source.original)}, {source.height} high, {source.width} wide"),
         ("source prompt", f'"{prompts.source}"'),
         ("base", manifest.base),
         ("tuned", state),

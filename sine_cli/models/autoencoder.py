@@ -44,6 +44,7 @@ class Autoencoder:
         self._working = False
         self.channels: int = model.config.latent_channels
         self.factor = factor_of(model)
+        self.tile = tile
         self.scale: float = model.config.scaling_factor
         self.shift: float = getattr(model.config, "shift_factor", None) or 0.0
         if hasattr(model, "tile_sample_min_size"):  # AutoencoderKL

@@ -4,8 +4,11 @@ import importlib
 import importlib.util
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from sine_cli.method.tuning import NewOptimizer
@@ -38,6 +41,35 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken: on the accelerator, else of the machine, its swap, and this process's
+    control group.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min(psutil.virtual_memory().available, *_left_in_groups()) + psutil.swap_memory().free
+
+
+def _left_in_groups(
+    groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Bytes that each control group (version 2) of this process leaves of its limit; of none, the most."""
+    left: list[int] = [sys.maxsize]
+    with suppress(OSError):
+        path = next((line[3:] for line in own.read_text("utf-8").splitlines() if line[:3] == "0::"), "/")
+        folder = groups / path.strip("/")
+        for group in (folder, *folder.parents):
+            if not group.is_relative_to(groups):
+                break
+            with suppress(OSError, ValueError):  # no such limit: no such file, or "max"
+                limit = int((group / "memory.max").read_text())
+                used = int((group / "memory.current").read_text())
+                cache = (group / "memory.stat").read_text().split()
+                left.append(limit - used + int(cache[cache.index("inactive_file") + 1]))
+    return left
 
 
 def small_optimizer(device: torch.device) -> NewOptimizer | None:

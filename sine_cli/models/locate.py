@@ -247,6 +247,28 @@ def cached(repository: str, revision: str | None) -> Location | None:
     return Location(folder, folder.name) if _all_configs(folder) else None
 
 
+def on_disk(repository: str, revision: str | None, refusal: UserError) -> Location:
+    """A repository's base in the hub's cache, weights and all. Asks no network.
+
+    Raises:
+        UserError: `refusal`, where it is not there or not whole; or no repository can have that name.
+    """
+    from huggingface_hub import snapshot_download
+
+    def cached(local: bool) -> str:
+        if not local:
+            raise refusal
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=CONFIGS, local_files_only=True
+        )
+        if not (_all_configs(Path(folder)) and _all_weights(Path(folder))):
+            raise FileNotFoundError(f"{repository} is cached in part")
+        return folder
+
+    folder = Path(_cached_or_fetched(repository, cached, FOR_BASES))
+    return Location(folder, folder.name, _variant(path.name for path in _weights(folder, "unet")))
+
+
 def with_weights(repository: str, location: Location, on_notice: Notify = lambda _: None) -> Location:
     """The same base with its weights on this disk too, fetched where they are not.
 

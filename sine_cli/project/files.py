@@ -37,16 +37,32 @@ def printable(text: str) -> str:
 
 def shown(path: Path) -> str:
     """How a message names `path`: relative to the working folder when it lies below it, else as given."""
+    return printable(_from_here(path))
+
+
+def _from_here(path: Path) -> str:
     if path.is_absolute():
         with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere; or the working folder is gone
             path = path.relative_to(Path.cwd())
-    return printable(str(path))
+    return str(path)
 
 
 def typed(path: Path) -> str:
-    """How a person types `path` in a command: as `shown`, quoted where a shell asks for it."""
-    text = shown(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    """How a person types `path` in a command: relative as `shown`, quoted where a shell asks for it."""
+    text = _from_here(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_in_quotes, text))}'"
+
+
+def _in_quotes(character: str) -> str:
+    """A character between $'...': there a shell reads escapes."""
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 @contextlib.contextmanager
@@ -65,6 +81,8 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def _storage_error(path: Path, error: OSError) -> SineError:
+    if error.errno == errno.ENAMETOOLONG:
+        return UserError(f"{shown(path)}: the name is too long", "choose a shorter one")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SineError(
             f"cannot write {shown(path)}: the disk is full",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sine_cli.errors import UserError
 from sine_cli.project import files
+from sine_cli.project.inside import check_inside, refuse_links_out
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sine_cli.project.manifest import Manifest
 
 _MANIFEST = "sine.yaml"
+_FOLDERS = ("adapter", "tuning", "edits", "grids", "comparisons", "exports")
 _MOST_LISTED = 8
 
 
@@ -41,8 +43,10 @@ class Project:
         return self.root / _MANIFEST
 
     def source(self, manifest: "Manifest") -> Path:
-        """The picture that the manifest names."""
-        return self.root / manifest.source.file
+        """The picture that the manifest names. Raises UserError where a link leads out of the project."""
+        path = self.root / manifest.source.file
+        check_inside(self.root, path)
+        return path
 
     @property
     def adapter_dir(self) -> Path:
@@ -96,7 +100,8 @@ def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Pr
     from sine_cli.project.manifest import write_manifest
     from sine_cli.project.source import write_source
 
-    _refuse_unfit(root)
+    with files.storage_errors(root):
+        _refuse_unfit(root)
     files.remove_abandoned(root)
     partial = files.partial_path(root)
     with files.storage_errors(root):
@@ -154,7 +159,8 @@ def find_project(start: Path, given: Path | None = None) -> Found:
             the first project from `start` upwards, else the only one directly below it.
 
     Raises:
-        UserError: `given` is no project, there is none, or there are several below.
+        UserError: `given` is no project, there is none, there are several below, or a link in it leads out
+            of it.
     """
     if given is not None:
         return Found(named_project(start / given, "--project"), "given")
@@ -174,12 +180,23 @@ def find_project(start: Path, given: Path | None = None) -> Found:
             + (", ..." if len(names) > _MOST_LISTED else ""),
             f"say which: `--project {files.typed(below[0])}`",
         )
-    return Found(Project(below[0]), "below")
+    return Found(_opened(below[0]), "below")
 
 
 def project_above(start: Path) -> Project | None:
-    """The first project from the folder `start` (absolute) upwards, or None."""
-    return next((Project(folder) for folder in (start, *start.parents) if _is_project(folder)), None)
+    """The first project from the folder `start` (absolute) upwards, or None.
+
+    Raises:
+        UserError: a link in it leads out of it.
+    """
+    root = next((folder for folder in (start, *start.parents) if _is_project(folder)), None)
+    return _opened(root) if root else None
+
+
+def _opened(root: Path) -> Project:
+    """The project in a folder. Raises UserError where a link in it leads out of it."""
+    refuse_links_out(root, _FOLDERS)
+    return Project(root)
 
 
 def _is_project(folder: Path) -> bool:
@@ -187,8 +204,12 @@ def _is_project(folder: Path) -> bool:
 
 
 def named_project(path: Path, option: str) -> Project:
-    """The project that `option` names: its folder, or its `sine.yaml`. Raises UserError where it is none."""
-    return Project(_given_root(path, option))
+    """The project that `option` names: its folder, or its `sine.yaml`.
+
+    Raises:
+        UserError: it is none, or a link in it leads out of it.
+    """
+    return _opened(_given_root(path, option))
 
 
 def _given_root(path: Path, option: str) -> Path:

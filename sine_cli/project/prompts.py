@@ -16,6 +16,9 @@ from sine_cli.errors import UserError
 from sine_cli.project.files import printable
 from sine_cli.project.templates import template_path
 
+LONGEST_PROMPT = 10_000
+"""Characters; no base reads that many."""
+
 _LONGEST = 60
 _PLACEHOLDER = re.compile(r"(?:\b(?P<article>an?) )?(?P<name>\[\*\]|\{class\})", re.IGNORECASE)
 
@@ -110,23 +113,36 @@ def check_token(token: str) -> str:
 
 def check_prompt(prompt: str) -> str:
     """The source prompt, trimmed: 1 to 10,000 characters, no control characters. Raises UserError."""
-    return _checked(prompt, "--prompt", '"a photo of a sks castle"', 10_000)
+    return _checked(prompt, "--prompt", '"a photo of a sks castle"', LONGEST_PROMPT)
 
 
 def check_target_prompts(
     prompts: list[str], source: str | None = None, example: str = 'sine edit "a sculpture of a girl"'
 ) -> None:
-    """Refuse target prompts that are none, empty or no text, and a source prompt that is no text.
+    """Refuse target prompts that are none, empty, too long or no text, and a source prompt of the latter kinds.
 
     `example` is a command with a prompt, for the hint. Raises UserError.
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty", f"say what the picture shall become: `{example}`")
     for prompt in (*prompts, source or ""):
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:  # bytes of another encoding, as the shell handed them on
-            raise UserError(f'the prompt "{printable(prompt)}" is not UTF-8 text', "type it anew") from error
+        check_text(prompt, "the prompt")
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse text that no model reads and no record keeps; lines and tabs are text. Raises UserError."""
+    begin = printable(text[:_LONGEST]) + ("…" if len(text) > _LONGEST else "")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # bytes of another encoding, as the shell handed them on
+        raise UserError(f'{what} "{begin}" is not UTF-8 text', "type it anew") from error
+    if any(unicodedata.category(character) == "Cc" and character not in "\t\n\r" for character in text):
+        raise UserError(f'{what} "{begin}" has control characters', "type it anew")
+    if len(text) > LONGEST_PROMPT:
+        raise UserError(
+            f"{what} has {len(text)} characters, at most {LONGEST_PROMPT} are allowed",
+            "a base reads some 75 words: say it in fewer",
+        )
 
 
 def _checked(text: str, option: str, example: str, longest: int = _LONGEST) -> str:

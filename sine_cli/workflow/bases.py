@@ -1,4 +1,8 @@
-"""Which base a project uses: chosen once by `sine init`, found again by everything else."""
+"""Which base a project uses: chosen once by `sine init`, found again by everything else.
+
+Weights are fetched where a person names them (`sine init --base NAME`, `sine bases --fetch NAME`), never
+because a project does: strangers send projects.
+"""
 
 import os
 import re
@@ -10,13 +14,17 @@ from typing import Literal
 from sine_cli.errors import UserError
 from sine_cli.models import locate
 from sine_cli.models.locate import Location
-from sine_cli.project.files import shown
+from sine_cli.project.files import printable, shown
 from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings
+from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.presets import BasePreset, default_settings, load_preset, presets
+from sine_cli.project.prompts import check_text
 
 BUNDLED = "mini"
 PREFERRED = "sd15"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}", re.ASCII)
+"""A branch, tag or commit. The hub's client makes paths of them, which must not climb."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,8 @@ def known_bases() -> list[KnownBase]:
 
 
 def choose_base(name: str | None, on_notice: Callable[[str], None] = lambda _: None) -> ChosenBase:
-    """The base called `name`, or where that is None the best one that this machine can use now.
+    """The base called `name`, or where that is None the best one that this machine can use now; fetched,
+    weights and all, where it is not on this disk.
 
     `on_notice` is told what is fetched, and how large it is.
 
@@ -89,41 +98,55 @@ def choose_base(name: str | None, on_notice: Callable[[str], None] = lambda _: N
         name, reason = _best_at_hand()
     else:
         reason = ""
-        if name not in presets() and Path(name).exists():
+        check_text(name, "--base:")
+        if name not in presets() and os.path.exists(name):
             # A link to a file keeps its name: the hub's cache has files as links to bare hashes.
-            name = os.path.abspath(name) if Path(name).is_file() else str(Path(name).resolve())
-    location = _find(name, None, on_notice)
+            name = os.path.abspath(name) if os.path.isfile(name) else str(Path(name).resolve())
+    location = _find(name, on_notice)
+    repository = _repository(name)
+    if repository:
+        location = locate.with_weights(repository, location, on_notice)
     recommended = (
         load_preset(name) if name in presets() else default_settings(locate.native_pixels(location.path))
     )
     return ChosenBase(name, location.revision, recommended.tune, recommended.edit, reason)
 
 
-def find_base(manifest: Manifest, on_notice: Callable[[str], None] = lambda _: None) -> Location:
-    """The project's base, weights and all, on this disk; at the very revision that the manifest fixes.
+def find_base(manifest: Manifest) -> Location:
+    """The project's base on this disk, weights and all, at the very revision that the manifest fixes.
 
-    `on_notice` is told what is fetched, and how large it is.
+    Nothing is fetched, and a relative path is none: what it names would change with the working folder.
 
     Raises:
-        UserError: the base is gone, or it is another one by now.  SineError: the hub cannot be reached.
+        UserError: the base is not on this disk, or it is another one by now.
     """
-    location = _find(manifest.base, manifest.base_revision, on_notice)
+    name, revision = manifest.base, manifest.base_revision
+    preset = _preset(name)
+    repository = preset.hub if preset else name if _looks_like_hub(name) else None
+    if repository:
+        location = _find_cached(name, repository, revision or (preset.revision if preset else None))
+    elif preset or Path(name).is_absolute():
+        location = _find(name, lambda _: None)
+    else:
+        raise UserError(
+            f"base: must be a preset, a hub id or a whole path, got {shown(Path(name))}",
+            f"presets: {', '.join(presets())}; mend `base` in sine.yaml, then `sine show` checks it again",
+        )
     _check_revision(manifest, location)
-    repository = _repository(manifest.base)
-    return locate.with_weights(repository, location, on_notice) if repository else location
+    return location
 
 
 def base_at_hand(manifest: Manifest) -> Location | None:
     """The project's base where it is on this disk, perhaps without its weights; None where a hub's is not.
 
-    Asks no network.
-
     Raises:
         UserError: a folder or file is gone, or it is another base by now.
     """
-    repository = _repository(manifest.base)
-    known = manifest.base_revision
-    location = locate.cached(repository, known) if repository else _find(manifest.base, None, lambda _: None)
+    preset = _preset(manifest.base)
+    repository = preset.hub if preset else manifest.base if _looks_like_hub(manifest.base) else None
+    if repository is None:
+        return find_base(manifest)
+    location = locate.cached(repository, manifest.base_revision)
     if location:
         _check_revision(manifest, location)
     return location
@@ -136,6 +159,63 @@ def _check_revision(manifest: Manifest, location: Location) -> None:
             f"{manifest.base_revision} then, {location.revision} now",
             f"set `base_revision: {location.revision}` in sine.yaml, then run `sine tune` again",
         )
+
+
+def fetch_base(name: str, on_notice: Callable[[str], None] = lambda _: None) -> KnownBase:
+    """Fetch a base of the hub, where it is not on this disk yet; `on_notice` is told how large it is.
+
+    Args:
+        name: a preset or a hub id; `@` and a revision may follow.
+
+    Raises:
+        UserError: no such base.  SineError: the hub cannot be reached, or the disk refuses.
+    """
+    name, at, revision = name.partition("@")
+    preset = _preset(name)
+    repository = preset.hub if preset else name if _looks_like_hub(name) else None
+    if preset and not repository:
+        raise UserError(f"--fetch: `{name}` comes along with sine", f"use it: `sine init ... --base {name}`")
+    if repository is None:
+        raise UserError(
+            f'--fetch: "{printable(name)}" is no preset and no hub id',
+            f"presets: {', '.join(presets())}; a hub id is owner/name",
+        )
+    if at and not HUB_REVISION.fullmatch(revision):
+        raise UserError(
+            f'--fetch: "{printable(revision)}" is no branch, tag or commit', f"`sine bases --fetch {name}`"
+        )
+    found = _on_hub(repository, revision or None, preset, on_notice)
+    location = locate.with_weights(repository, found, on_notice)
+    return KnownBase(
+        name=name,
+        title=preset.title if preset else "",
+        licence=preset.licence if preset else "",
+        hub=repository,
+        pixels=locate.native_pixels(location.path),
+        state="cached",
+        size=locate.folder_size(location.path),
+    )
+
+
+def _find_cached(name: str, repository: str, revision: str | None) -> Location:
+    """A base of the hub in its cache. Raises UserError where it is not, with the command that fetches it."""
+    if revision and not HUB_REVISION.fullmatch(revision):
+        raise UserError(
+            f'base_revision: "{shortened(printable(revision))}" is no commit of the hub',
+            "mend `base_revision` in sine.yaml, then `sine show` checks it again",
+        )
+    preset = _preset(name)
+    size = f" (about {preset.download:.1f} GB)" if preset and preset.download else ""
+    wanted = f"{name}@{revision}" if revision else name
+    refusal = UserError(
+        f"the base {wanted}{size} is not on this disk, and none is fetched because a project names it",
+        f"fetch it yourself: `sine bases --fetch {wanted}`",
+    )
+    return locate.on_disk(repository, revision, refusal)
+
+
+def _looks_like_hub(name: str) -> bool:
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(".safetensors")
 
 
 def _best_at_hand() -> tuple[str, str]:
@@ -151,22 +231,16 @@ def _best_at_hand() -> tuple[str, str]:
     return BUNDLED, f"{PREFERRED} is not cached and the hub does not answer; {other}"
 
 
-def _find(name: str, revision: str | None, on_notice: Callable[[str], None]) -> Location:
+def _find(name: str, on_notice: Callable[[str], None]) -> Location:
     preset = _preset(name)
     if preset and preset.package and preset.folder:
         return locate.in_folder(locate.in_package(preset.package, preset.folder))
     repository = _repository(name)
     if repository:
-        given = preset or None
-        return locate.on_hub(
-            repository,
-            revision or (given.revision if given else None),
-            given.variant if given else None,
-            on_notice,
-        )
-    if Path(name).is_file():
+        return _on_hub(repository, None, preset, on_notice)
+    if os.path.isfile(name):  # unlike Path's, False for a name that no file can have
         return locate.in_file(Path(name))
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):
         if name.startswith(("/", ".", "~")) or name.endswith(".safetensors"):
             raise UserError(
                 f"no such folder or file: {shown(Path(name))}",
@@ -174,6 +248,17 @@ def _find(name: str, revision: str | None, on_notice: Callable[[str], None]) -> 
             )
         load_preset(name)  # raises, with the names there are
     return locate.in_folder(Path(name))
+
+
+def _on_hub(
+    repository: str, revision: str | None, preset: BasePreset | None, on_notice: Callable[[str], None]
+) -> Location:
+    return locate.on_hub(
+        repository,
+        revision or (preset.revision if preset else None),
+        preset.variant if preset else None,
+        on_notice,
+    )
 
 
 def _preset(name: str) -> BasePreset | None:
@@ -185,5 +270,4 @@ def _repository(name: str) -> str | None:
     preset = _preset(name)
     if preset:
         return preset.hub
-    is_id = HUB_ID.fullmatch(name) and not name.endswith(".safetensors") and not Path(name).exists()
-    return name if is_id else None
+    return name if _looks_like_hub(name) and not os.path.exists(name) else None

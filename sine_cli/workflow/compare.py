@@ -138,7 +138,7 @@ def compare(
     if others != request.methods and others and not can_learn_word(studio):
         on_notice(f"textual-inversion learns a word of one text encoder, `{manifest.base}` has two: left out")
         request = replace(request, methods=others)
-    size = request.size or studio.default_size()
+    size = studio.size_for(request.size)
     z_0 = _source_latents(studio, size)
 
     # 3. The word of Textual Inversion, tuned once

@@ -117,7 +117,8 @@ def edit(
     """Make the pictures, a run folder for each prompt.
 
     Raises:
-        UserError: an empty prompt, not tuned, an adapter that does not fit, no such guide or scorer.
+        UserError: an empty prompt, not tuned, an adapter that does not fit, no such guide or scorer, a size
+            that no memory is left for.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
@@ -152,7 +153,7 @@ def edit(
     )
 
     # 3. The prompts, then the text encoder leaves memory
-    size = request.size or studio.default_size(request.crop or WHOLE)
+    size = studio.size_for(request.size, request.crop or WHOLE)
     recipes = [
         recipe_of(
             manifest,

@@ -1,6 +1,6 @@
 """`sine export`: the adapter for other tools, as a LoRA file or merged into a whole base."""
 
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,12 @@ def export(
     manifest: Manifest,
     form: str,
     out: Path | None = None,
-    on_notice: Callable[[str], None] = lambda _: None,
 ) -> ExportResult:
     """Write the project's adapter in a form that other tools load; the position stays behind.
 
     Args:
         form: one of `LORAS`, or `MERGED`: a whole base, tuned.
         out: where to; None takes `exports/` in the project, and replaces what was exported there before.
-        on_notice: told what is fetched, and how large it is.
 
     Raises:
         UserError: no such form, not tuned, an adapter that does not fit or is no LoRA, `out` exists already.
@@ -71,7 +69,7 @@ def export(
         raise UserError(
             f'--format: must be {" or ".join(LORAS)}, got "{form}"', "type `sine export --format kohya`"
         )
-    if out is not None and out.exists():
+    if out is not None and os.path.lexists(out):
         raise UserError(
             f"{shown(out)} already exists", "choose another name with `--out`, or remove it first"
         )
@@ -88,7 +86,7 @@ def export(
 
     # 2. The whole base, tuned, or the LoRA under the names of other tools
     if form == MERGED:
-        parts = _merged(project, record, find_base(manifest, on_notice))
+        parts = _merged(project, record, find_base(manifest))
         make_folder(path.parent)
         _write_folder(parts, path)
     else:
@@ -96,7 +94,7 @@ def export(
         if form == "diffusers":
             state = for_diffusers(lora)
         else:
-            state = for_kohya(lora, unet_config(find_base(manifest, on_notice).path))
+            state = for_kohya(lora, unet_config(find_base(manifest).path))
         make_folder(path.parent)
         write_tensors(path, state, {"format": "pt"})
     stays = record.tune.text_encoder and form != MERGED

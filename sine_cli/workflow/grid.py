@@ -140,7 +140,7 @@ def grid(
         low_memory=request.low_memory,
         on_notice=on_notice,
     )
-    size = request.size or studio.default_size()
+    size = studio.size_for(request.size)
 
     # 3. The cells, as recipes: each the recipe of an edit
     recipes = [
@@ -208,6 +208,7 @@ def resume_grid(
             f"{shown(run.final)} was begun with another adapter or base than {whose} now",
             f'start it anew: `sine grid "{recipes[0].prompt}"`',
         )
+    studio.check_fits(recipes[0].size, asked=False)
     return _make(studio, run, recipes, scorer, on_progress, on_notice)
 
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project, named_project
 from sine_cli.project.manifest import EditSettings, Manifest, Share, SwitchStep, load_manifest
-from sine_cli.project.prompts import with_token
+from sine_cli.project.prompts import check_text, with_token
 
 SYNTAX = re.compile(
     r"(?P<project>.+?):(?P<weights>[0-9.,]+)(?::(?P<K>[0-9]{1,9}))?(?::(?P<prompt>.+))?", re.DOTALL
@@ -97,6 +97,8 @@ def parse_guide(text: str) -> GuideRequest:
     switch_step = None if match["K"] is None else int(match["K"])
     if switch_step is not None and switch_step > 1000:
         raise UserError(f"--guide: K must be from 0 to 1000, got {switch_step}", hint)
+    check_text(match["project"], "--guide:")
+    check_text(match["prompt"] or "", "--guide: the prompt")
     return GuideRequest(Path(match["project"]), weights, switch_step, match["prompt"])
 
 

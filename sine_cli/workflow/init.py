@@ -51,7 +51,7 @@ def init(request: InitRequest, on_notice: Callable[[str], None] = lambda _: None
     kind = request.kind or default_kind(request.class_noun)
     sentence = source_prompt(request.class_noun, kind, request.token)
     if request.prompt is not None:
-        sentence = with_token(check_prompt(request.prompt), request.token)
+        sentence = check_prompt(with_token(request.prompt, request.token))
     prompts = Prompts(class_noun=request.class_noun, kind=kind, token=request.token, source=sentence)
 
     # 3. The base, fixed to the very revision

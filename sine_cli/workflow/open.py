@@ -21,6 +21,7 @@ from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_record
 from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.fit import check_picture_fits
 from sine_cli.workflow.guides import FoundGuide, GuideRecipe, guides_in_use
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, guide_name
@@ -55,6 +56,16 @@ class Studio:
         factor = self.base.autoencoder.factor
         native = self.base.native_latent_size * factor
         return default_size(Size(source.height, source.width), native, factor, crop)
+
+    def size_for(self, asked: Size | None, crop: Box = WHOLE) -> Size:
+        """The size asked for, or the default. Raises UserError where no memory is left for such a picture."""
+        size = asked or self.default_size(crop)
+        self.check_fits(size, asked=asked is not None)
+        return size
+
+    def check_fits(self, size: Size, *, asked: bool) -> None:
+        """Raises UserError where no memory is left for a picture of that size."""
+        check_picture_fits(self.base, self.manifest.base, size, asked=asked)
 
     def source_picture(self) -> Image.Image:
         """The project's picture, RGB. Raises UserError as `stored_picture`."""
@@ -159,7 +170,7 @@ def open_studio(
     if needs_adapter:
         record = read_record(project)
         check_record(project, manifest, record)
-    location = find_base(manifest, on_notice)
+    location = find_base(manifest)
     others = guides_in_use(project, guides)
     records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()

@@ -81,7 +81,7 @@ def remake(
 
     # 2. The base, which must be the same
     _check_base(request.origin, manifest, made.provenance, manifest.base_revision)
-    _check_base(request.origin, manifest, made.provenance, find_base(manifest, on_notice).revision)
+    _check_base(request.origin, manifest, made.provenance, find_base(manifest).revision)
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
 

@@ -1,5 +1,6 @@
 """Which model scores: the bundled one, a repository of the hub, or a folder; and scores of files."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def locate_scorer(name: str | None, on_notice: Callable[[str], None] = lambda _:
     """
     if name is None or name == BUNDLED:
         return LocatedScorer(BUNDLED, locate.clip_in_folder(locate.in_package("sine_cli.mini", "scorer")))
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # unlike Path's, False for a name that no folder can have
         folder = Path(name).resolve()
         return LocatedScorer(str(folder), locate.clip_in_folder(folder))
     if HUB_ID.fullmatch(name):

@@ -41,6 +41,7 @@ from sine_cli.project.runs import save_picture
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.fit import check_tuning_fits
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.prior import class_pictures, class_settings
 from sine_cli.workflow.record import versions
@@ -126,7 +127,7 @@ def _tune(
 
     # 1. What the adapter would be made from; the same again need not be made again
     picture = read_picture(project.source(manifest)).image
-    location = find_base(manifest, on_notice)
+    location = find_base(manifest)
     device = best_device()
     small = small_optimizer(device) if low_memory else None
     identity = {
@@ -153,6 +154,7 @@ def _tune(
 
     # 2. The base; pictures of the class, which it makes while nothing is tuned yet
     base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)
+    check_tuning_fits(base, manifest.base, settings, low_memory=low_memory)
     prior = None
     if settings.prior:
         prior = class_pictures(

@@ -1,12 +1,13 @@
 """The user's own LoRA for the base side, as `--lora FILE[:scale]` names it."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sine_cli.errors import UserError
-from sine_cli.project.files import sha256
+from sine_cli.project.files import printable, sha256, shown
 
 STRONGEST = 10.0
 """Far beyond what any LoRA bears; more is a slip of the finger."""
@@ -21,7 +22,7 @@ class UserLora:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for records."""
-        return {"file": self.file.name, "sha256": sha256(self.file), "scale": self.scale}
+        return {"file": printable(self.file.name), "sha256": sha256(self.file), "scale": self.scale}
 
 
 def parse_user_lora(text: str) -> UserLora:
@@ -32,7 +33,7 @@ def parse_user_lora(text: str) -> UserLora:
     """
     hint = "give a file and, if you like, a strength: `--lora ink.safetensors:0.8`"
     name, colon, number = text.rpartition(":")
-    if not colon or Path(text).is_file():
+    if not colon or os.path.isfile(text):
         name, number = text, "1"
     try:
         scale = float(number)
@@ -40,6 +41,6 @@ def parse_user_lora(text: str) -> UserLora:
         raise UserError(f'--lora: "{number}" is not a strength', hint) from error
     if not (math.isfinite(scale) and abs(scale) <= STRONGEST):
         raise UserError(f"--lora: the strength must be from -10 to 10, got {number}", hint)
-    if not Path(name).is_file():
-        raise UserError(f"--lora: no such file: {name}", hint)
+    if not os.path.isfile(name):
+        raise UserError(f"--lora: no such file: {shown(Path(name))}", hint)
     return UserLora(Path(name), scale)

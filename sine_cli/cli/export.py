@@ -45,7 +45,7 @@ def export(
     opened, manifest = open_project(project, console)
     if merge and form is not None:
         raise UserError("--merge writes a whole base; it takes no --format", "type `sine export --merge`")
-    result = export(opened, manifest, MERGED if merge else form or "diffusers", out, console.say)
+    result = export(opened, manifest, MERGED if merge else form or "diffusers", out)
     console.result(
         [
             f"{shown(result.path)}  {FOR[result.form]}",

@@ -1,24 +1,28 @@
 """Single ways of doing the work, each in a process of its own, so that its peak of memory is its own.
 
     python -m tests.benchmarks.ways prepare [--work DIR] [--base mini|sd15|sdxl] [--steps N]
-    python -m tests.benchmarks.ways WAY [--work DIR] [--dtype float32|bfloat16] [--count N] [--steps N] [--flops]
+    python -m tests.benchmarks.ways WAY [--work DIR] [--dtype float32|bfloat16] [--count N] [--steps N]
+                                        [--warm] [--flops]
 
-`prepare` makes, once, what all others read: a project on the base, tuned (N steps; the base's own number where
-none is given), and the same merged into a whole base, as the authors keep a picture. Every other way prints one
-JSON object:
+`prepare` makes, once, what all others read: a project on the base, tuned (N steps; the base's own number
+where none is given), and the same merged into a whole base, as the authors keep a picture. Every other way
+prints one JSON object:
 
     seconds       an edit from its prompts to the saved PNG; a step's median; a command from start to end
     loading       seconds before that, classes imported and models read from disk
     rows, calls   of the U-Nets, counted where they are called
     peak_memory   bytes: the accelerator's where there is one, else the process's
     artifact      bytes that the picture takes on the disk beside the base
-    flops         with `--flops`: floating-point operations counted by torch; the seconds are then worth nothing
+    flops         with `--flops`: floating-point operations counted by torch; its seconds are worth nothing
+
+With `--warm` an edit of `pipeline` or `sine-edit` is made once before, untimed: accelerators load much at
+their first call.
 
 The ways:
 
-    authors-edit     the authors': two U-Nets in memory, base and tuned; DDIM, 100 steps (`--steps`), a batch of
-                     null and prompt on each, of which one row is thrown away; the base's batch alone once t <= K.
-                     Held against `sine edit --solver ddim --steps 100`, it makes the same picture
+    authors-edit     the authors': two U-Nets in memory, base and tuned; DDIM, 100 steps (`--steps`), a batch
+                     of null and prompt on each, of which one row is thrown away; the base's batch alone once
+                     t <= K. It makes the picture of `sine edit --solver ddim --steps 100`
     authors-step     a step of theirs: every weight of the U-Net, float32, batch 1, AdamW, 1e-6
     pipeline         diffusers' pipeline of the base, `--steps` steps of two rows, `--count` pictures
     dreambooth-step  diffusers' DreamBooth-LoRA step: a LoRA by `add_adapter` on the layers, and of the rank,
@@ -28,10 +32,14 @@ The ways:
     sine-grid        six K by six v, as Fig. 7 and 9 have them: `sine grid` without its scores and sheet;
                      `whole_seconds` has these and the loading too
     sine-edits       the same 36 pictures one after another, opened once
+    sine-tune        a tuning of `--picture` by `--settings`: the default's, the earlier default's,
+                     paper-patches; `distance` is that of the tuned model alone to the picture, as `fidelity`
+                     has it; `curve` has [step, seconds, distance] of its previews, one each `--every` steps
     sine-edit-command, authors-edit-command    the whole process, from the command line to its end
     matmul           the rate of one large product of matrices, `flops` a second
 
-For the two steps of others latents and prompts are at hand, which spares them the encoding that their scripts do.
+For the two steps of others latents and prompts are at hand, which spares them the encoding that their scripts
+do at each step.
 """
 
 import argparse
@@ -42,9 +50,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -98,7 +107,11 @@ class Options:
     dtype: str | None
     count: int
     steps: int | None
-    flops: bool
+    warm: bool = False
+    flops: bool = False
+    settings: str = "default"
+    picture: str = NOUN
+    every: int | None = None
 
 
 @dataclass
@@ -197,24 +210,20 @@ def prepare(options: Options) -> dict[str, Any]:
     return asdict(task)
 
 
-# -------------------------------------------------------------------------------------- the authors', diffusers
+# ------------------------------------------------------------------------------------ the authors', diffusers
 
 
 def authors_edit(task: Task, options: Options) -> dict[str, Any]:
     """`sks` pictures as they make them, plainly written anew."""
     started = time.perf_counter()
     import torch
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from PIL import Image
 
     if _is_sdxl(task):
         raise SystemExit("the authors' code has no way for SDXL")
     dtype, K = getattr(torch, options.dtype or "float32"), task.switch_step
-    base, tuned = (
-        UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(task.device)
-        for folder in (task.base, task.tuned)
-    )
+    base, tuned = (_part(folder, "unet", dtype).to(task.device) for folder in (task.base, task.tuned))
     readers = [_text_reader(Path(folder), dtype, task.device) for folder in (task.base, task.tuned)]
     autoencoder = _part(task.base, "vae", dtype).to(task.device)
     position = torch.load(task.position).to(task.device, dtype)
@@ -249,10 +258,8 @@ def authors_edit(task: Task, options: Options) -> dict[str, Any]:
 
 def authors_step(task: Task, options: Options) -> dict[str, Any]:
     import torch
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    unet: Any = UNet2DConditionModel.from_pretrained(task.base, subfolder="unet", torch_dtype=torch.float32)
-    unet.to(task.device).train()
+    unet = _part(task.base, "unet", torch.float32).to(task.device).train()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-6)
     figures = _steps_of_others(task, options, unet, list(unet.parameters()), optimizer, 1, torch.float32)
     return {**figures, "artifact": 4 * sum(p.numel() for p in unet.parameters())}
@@ -260,13 +267,11 @@ def authors_step(task: Task, options: Options) -> dict[str, Any]:
 
 def dreambooth_step(task: Task, options: Options) -> dict[str, Any]:
     import torch
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
     dtype = getattr(torch, options.dtype or task.dtype)
-    unet: Any = UNet2DConditionModel.from_pretrained(task.base, subfolder="unet", torch_dtype=dtype)
-    unet.requires_grad_(False).to(task.device)
+    unet = _part(task.base, "unet", dtype).to(task.device).requires_grad_(False)
     config = LoraConfig(
         r=task.rank, lora_alpha=task.rank, init_lora_weights="gaussian", target_modules=task.layers
     )
@@ -330,8 +335,8 @@ def pipeline(task: Task, options: Options) -> dict[str, Any]:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     dtype = getattr(torch, options.dtype or task.dtype)
-    # A pipeline of Stable Diffusion does not read its sizes from mini's kind of autoencoder (AutoencoderDC): it
-    # then makes latents, for a factor of 8, which are decoded as it decodes them.
+    # Stable Diffusion's pipeline cannot read the sizes of mini's kind of autoencoder (AutoencoderDC): without
+    # one it makes latents, for a factor of 8, and they are decoded as it would.
     own = "AutoencoderDC" in (Path(task.base) / "vae" / "config.json").read_text("utf-8")
     without: dict[str, Any] = {"vae": None} if own else {}
     pipe: Any = DiffusionPipeline.from_pretrained(
@@ -341,10 +346,10 @@ def pipeline(task: Task, options: Options) -> dict[str, Any]:
     autoencoder = _part(task.base, "vae", dtype).to(task.device) if own else None
     loading = time.perf_counter() - started
 
-    started = time.perf_counter()
-    generators = [torch.Generator().manual_seed(SEED + i) for i in range(options.count)]
     scale = 8 / task.factor if own else 1
-    with torch.no_grad(), counted_rows() as counted, _flops(options) as flops:
+
+    @torch.no_grad()
+    def make() -> None:
         made = pipe(
             PROMPT,
             height=round(task.height * scale),
@@ -352,24 +357,29 @@ def pipeline(task: Task, options: Options) -> dict[str, Any]:
             num_inference_steps=options.steps or 33,
             guidance_scale=task.guidance_scale,
             num_images_per_prompt=options.count,
-            generator=generators,
+            generator=[torch.Generator().manual_seed(SEED + i) for i in range(options.count)],
             output_type="latent" if own else "pil",
         ).images
         if autoencoder is not None:
             pixels = autoencoder.decode(made / autoencoder.config.scaling_factor).sample
             made = pipe.image_processor.postprocess(pixels, output_type="pil")
         for number, picture in enumerate(made):
+            assert picture.size == (task.width, task.height)
             picture.save(Path(task.project).parent / f"pipeline-{number}.png")
-    seconds = time.perf_counter() - started
-    assert made[0].size == (task.width, task.height)
-    return _figures(seconds, counted, task, flops, loading=loading)
+
+    if options.warm:
+        make()
+    started = time.perf_counter()
+    with counted_rows() as counted, _flops(options) as flops:
+        make()
+    return _figures(time.perf_counter() - started, counted, task, flops, loading=loading)
 
 
-# ------------------------------------------------------------------------------------------------------- sine's
+# ----------------------------------------------------------------------------------------------------- sine's
 
 
 def sine_edit(task: Task, options: Options) -> dict[str, Any]:
-    """With the manifest's defaults; the pictures of several seeds go together, as `sine edit -n` makes them."""
+    """With the manifest's defaults; pictures of several seeds together, as `sine edit -n` makes them."""
     return _sine_pictures(task, options, _recipes(task, range(SEED, SEED + options.count)), together=True)
 
 
@@ -405,13 +415,21 @@ def _sine_pictures(
     loading = time.perf_counter() - started
 
     recipes = recipes_for(studio)
-    started = time.perf_counter()
-    with counted_rows() as counted, _flops(options) as flops, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+
+        def save(pictures: Iterable[Any]) -> None:
+            for number, picture in enumerate(pictures):
+                picture.save(Path(folder) / f"{number}.png")
+
+        started = time.perf_counter()
         renderer = studio.renderer(recipes, lambda _: None)
-        pictures = renderer.pictures(recipes) if together else map(renderer.picture, recipes)
-        for number, picture in enumerate(pictures):
-            picture.save(Path(folder) / f"{number}.png")
-    seconds = time.perf_counter() - started
+        reading = time.perf_counter() - started
+        if options.warm:
+            save(renderer.pictures(recipes))
+        started = time.perf_counter()
+        with counted_rows() as counted, _flops(options) as flops:
+            save(renderer.pictures(recipes) if together else map(renderer.picture, recipes))
+        seconds = reading + time.perf_counter() - started
     return _figures(seconds, counted, task, flops, loading=loading, artifact=adapter_of(task))
 
 
@@ -434,6 +452,67 @@ def sine_grid(task: Task, options: Options) -> dict[str, Any]:
     }
 
 
+EARLIER: dict[str, Any] = {
+    "steps": 500,
+    "batch": 8,
+    "learning_rate": 0.003,
+    "position_learning_rate": 0.02,
+    "rank": 16,
+    "targets": "attention+resnet",
+    "patches": True,
+    "min_patch": 0.1,
+    "whole": 0.3,
+    "pool": 256,
+    "min_timestep": 0,
+    "loss": "v_prediction",
+    "preview_every": 100,
+    "checkpoint_every": 100,
+}
+"""The default of `mini` in sine 0.1, whose distance a tuning has to reach."""
+
+
+def sine_tune(task: Task, options: Options) -> dict[str, Any]:
+    """A whole tuning on `mini`, as the command does it, and how near it comes."""
+    from PIL import Image
+
+    from sine_cli.project.manifest import load_manifest
+    from sine_cli.project.presets import load_tuning_preset
+    from sine_cli.workflow.tune import tune
+    from tests.benchmarks.fidelity import PICTURES, Bench, distance, project_of
+
+    file = next(file for file, noun in PICTURES if noun == options.picture)
+    project = project_of(file, options.picture, options.work / "tunings" / options.settings)
+    for made_before in (project.adapter_dir, project.tuning_dir):
+        shutil.rmtree(made_before, ignore_errors=True)
+    manifest = load_manifest(project.manifest_path)
+    chosen = {"default": {}, "earlier": EARLIER, "paper-patches": load_tuning_preset("paper-patches").tune}
+    changes = {
+        **chosen[options.settings],
+        **({"preview_every": options.every} if options.every else {}),
+        **({"steps": options.steps} if options.steps else {}),
+    }
+    ends: list[float] = []
+    started = time.perf_counter()
+    with counted_rows() as counted:
+        tune(
+            project,
+            manifest,
+            manifest.tune.model_copy(update=changes),
+            lambda p: ends.append(time.perf_counter()) if p.what == "tuning" else None,
+        )
+    seconds = time.perf_counter() - started
+    figures = _figures(seconds, counted, task, None, artifact=weights_in(project.adapter_dir))
+    step = median(after - before for before, after in pairwise(ends))
+    first = ends[0] - started - step
+    bench = Bench(project)
+    curve: list[tuple[int, float, float]] = []
+    for preview in sorted((project.tuning_dir / "previews").glob("step-*.png")):
+        taken = int(preview.stem.removeprefix("step-"))
+        off = distance(Image.open(preview).convert("RGB"), bench.source)
+        curve.append((taken, round(first + taken * step, 2), round(off, 4)))
+    return {**figures, "steps": len(ends), "distance": bench.distances(bench.alone()), "curve": curve}
+
+
 def sine_step(task: Task, options: Options) -> dict[str, Any]:
     from sine_cli.project.folder import Project
     from sine_cli.project.manifest import load_manifest
@@ -452,8 +531,13 @@ def sine_step(task: Task, options: Options) -> dict[str, Any]:
                 lambda p: ends.append(time.perf_counter()) if p.what == "tuning" else None,
             )
         artifact = weights_in(project / "adapter")
-    seconds = [after - before for before, after in zip(ends, ends[1:], strict=False)][UNTIMED_STEPS - 1 :]
-    return _per_step(_figures(median(seconds), counted, task, flops, artifact=artifact), len(ends))
+    seconds = [after - before for before, after in pairwise(ends)][UNTIMED_STEPS - 1 :]
+    figures = _figures(median(seconds), counted, task, flops, artifact=artifact)
+    if flops:  # what encodes patches and prompts is no part of a step
+        roots = {name: counts for name, counts in flops.get_flop_counts().items() if "." not in name}
+        others = [c for name, c in roots.items() if name not in ("Global", "UNet2DConditionModel")]
+        figures["flops"] -= sum(sum(counts.values()) for counts in others)
+    return _per_step(figures, len(ends))
 
 
 @contextmanager
@@ -465,7 +549,7 @@ def fresh_project(task: Task) -> Iterator[Path]:
         yield Path(folder)
 
 
-# ------------------------------------------------------------------------------------------------ whole commands
+# --------------------------------------------------------------------------------------------- whole commands
 
 
 def sine_edit_command(task: Task, options: Options) -> dict[str, Any]:
@@ -490,7 +574,7 @@ def _command(arguments: list[str]) -> tuple[float, dict[str, Any]]:
     return round(time.perf_counter() - started, 3), json.loads(done.stdout)
 
 
-# ------------------------------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------------------- figures
 
 
 def matmul(task: Task, options: Options) -> dict[str, Any]:
@@ -503,7 +587,7 @@ def matmul(task: Task, options: Options) -> dict[str, Any]:
     for _ in range(12):
         _wait(task)
         started = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         _wait(task)
         seconds.append(time.perf_counter() - started)
     return {"seconds": median(seconds[2:]), "flops": 2 * side**3 / median(seconds[2:])}
@@ -612,6 +696,7 @@ WAYS: dict[str, Callable[[Task, Options], dict[str, Any]]] = {
     "sine-step": sine_step,
     "sine-grid": sine_grid,
     "sine-edits": sine_edits,
+    "sine-tune": sine_tune,
     "sine-edit-command": sine_edit_command,
     "authors-edit-command": authors_edit_command,
     "matmul": matmul,
@@ -628,7 +713,11 @@ def main() -> None:
     parser.add_argument("--dtype")
     parser.add_argument("--count", type=int, default=1, help="pictures of an edit; of a step the batch")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--warm", action="store_true")
     parser.add_argument("--flops", action="store_true")
+    parser.add_argument("--settings", default="default", choices=["default", "earlier", "paper-patches"])
+    parser.add_argument("--picture", default=NOUN, choices=["castle", "cat", "coffee"])
+    parser.add_argument("--every", type=int)
     given = vars(parser.parse_args())
     way, options = given.pop("way"), Options(**given)
     if way == "prepare":

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
@@ -45,7 +46,7 @@ T = 500
 
 
 class Step(NamedTuple):
-    """What a step predicts from: latents of `count` pictures, (count, C, h, w), and the words, (L, D) each."""
+    """What a step predicts from: latents of `count` pictures, (count, C, h, w), and words, (L, D) a branch."""
 
     x_t: Tensor
     words: list[Tensor]
@@ -188,7 +189,7 @@ def seconds_of(way: Way, step: Step) -> float:
 
 
 def apart(unet: Any, rank: int, targets: str) -> dict[str, float]:
-    """The largest difference of each way's predictions to peft's, in float32, in shares of the largest value."""
+    """The largest difference of each way to peft's, in float32, in shares of the largest value."""
     ways, step = Ways(unet, torch.float32, rank, targets), step_of(unet, 1, best_device())
     expected = ways.mixed(step)
     others = {name: way for name, way in ways.all().items() if name != "no LoRA"}
@@ -206,6 +207,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--targets", default="attention+resnet", choices=sorted(TARGETS))
     options = parser.parse_args()
+    diffusers_logging.set_verbosity_error()
     unet, device = open_unet(options.base), best_device()
     dtype = best_dtype(device)
     ways = Ways(copy.deepcopy(unet), dtype, options.rank, options.targets)

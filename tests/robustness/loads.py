@@ -4,8 +4,8 @@
 
 `sine edit -` reads that many prompts and makes a small picture of each, on the bundled base. The memory that
 the process holds (resident, in MiB) is read all the time: after the first 50 edits it may not grow by more
-than 5 %. Then that many separate `sine edit` leave as many runs. All runs must be whole, none may be lost, and
-nothing hidden left.
+than 5 %. Then that many separate `sine edit` leave as many runs. All runs must be whole, none may be lost,
+and nothing hidden left.
 """
 
 import argparse

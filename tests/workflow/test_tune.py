@@ -176,6 +176,25 @@ def test_tuning_a_second_time_finds_the_adapter_there(tuned: Girl) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("girl").rglob("*")} == before
 
 
+def test_the_checkpoint_of_a_tuning_that_died_after_its_adapter_goes_and_another_s_stays(
+    untuned: Girl, tuned_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: Path) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("sine_cli.workflow.tune.remove", die)
+        run(untuned)
+    assert CHECKPOINT.is_file()
+    assert run(untuned).already_there
+    assert not CHECKPOINT.parent.exists()
+    assert results(untuned.project.root) == results(tuned_once)
+
+    stop_after(untuned, 3, TUNE.model_copy(update={"seed": 1}))
+    assert run(untuned).already_there
+    assert CHECKPOINT.is_file()
+
+
 def flip_last_byte(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

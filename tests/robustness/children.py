@@ -17,6 +17,10 @@ FILE_OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 """What an audit hook hears of, and what leaves traces in a folder."""
 
 
+POLL = 0.002
+"""Seconds between two looks at a child."""
+
+
 def import_all() -> list[ModuleType]:
     """Everything that the commands import, so that children need not; before anything imports numpy."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -69,14 +73,15 @@ class Child:
                 self.code = os.waitstatus_to_exitcode(status)
         return self.code is not None
 
-    def wait(self, seconds: float = 600) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """The exit code. Raises TimeoutError, and kills, where it does not end in time."""
-        end = time.monotonic() + seconds
+        looks = int(seconds / POLL)  # counted, so that a time in which both are stopped is none
         while not self.ended():
-            if time.monotonic() > end:
+            looks -= 1
+            if looks < 0:
                 os.kill(self.pid, signal.SIGKILL)
                 raise TimeoutError(f"sine {' '.join(self.arguments)} did not end")
-            time.sleep(0.002)
+            time.sleep(POLL)
         assert self.code is not None
         return self.code
 

@@ -284,6 +284,8 @@ def main() -> None:
             number += 1
             told = len(harness.flaws)
             harness.round(number)
+            if number % 10 == 0:
+                print(f"{harness.kills.total()} kills so far, {len(harness.flaws)} flaws", flush=True)
             for flaw in harness.flaws[told:]:
                 print(f"flaw: {flaw}", flush=True)
     print(f"kills: {', '.join(f'{what} {count}' for what, count in sorted(harness.kills.items()))}")

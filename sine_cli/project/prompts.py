@@ -119,7 +119,7 @@ def check_prompt(prompt: str) -> str:
 def check_target_prompts(
     prompts: list[str], source: str | None = None, example: str = 'sine edit "a sculpture of a girl"'
 ) -> None:
-    """Refuse target prompts that are none, empty, too long or no text, and a source prompt of the latter kinds.
+    """Refuse target prompts that are none, empty, too long or no text, and a source prompt of the latter two.
 
     `example` is a command with a prompt, for the hint. Raises UserError.
     """

@@ -86,8 +86,8 @@ def tuning_bytes(base: Base, settings: TuneSettings, *, low_memory: bool) -> dic
     """The least that each setting of a tuning takes besides the models.
 
     Latents of the patches and of the class's pictures, each twice while they are joined; those pictures;
-    the weights that are tuned; and of a row that is learned from, the maps kept for the backward pass: sixteen
-    for each that the U-Net hands across (85 on `mini`), or that one alone where they are computed twice.
+    the weights that are tuned; and of a row that is learned from, the maps kept for the backward pass: 16 for
+    each that the U-Net hands across (85 on `mini`), or that one alone where they are computed twice.
     """
     side = base.native_latent_size
     latent = 2 * FLOAT * base.autoencoder.channels * side**2

@@ -1,11 +1,10 @@
-"""Pictures that are none, odd ones and odd names, through `sine init`: refused with one error, or a project."""
+"""Pictures that are none, odd ones and odd names, through `sine init`: one error, or a project."""
 
 import io
 import random
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +165,7 @@ NAMES = [
     "a\ttab.png",
     "-x.png",
     "--help.png",
-    "it's \"quoted\".png",
+    'it\'s "quoted".png',
     "$(touch pwned) `touch pwned`.png",
     "; touch pwned;.png",
     "back\\slash.png",
@@ -253,7 +252,6 @@ def test_unfit_words_make_no_project(
             at = given.index(option)
             del given[at : at + 2]
     assert told in refused("init", "girl.png", *given)
-
 
 
 def test_a_pipe_is_not_waited_for(refused: Refused) -> None:

@@ -21,6 +21,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep
+from sine_cli.project.source import read_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
@@ -309,8 +310,7 @@ def _sheet(
         files = by_method[request.methods[row]]
         if column >= len(files):
             return None
-        with Image.open(files[column]) as image:
-            return image.convert("RGB")
+        return read_made(files[column])
 
     scores = means(pictures)
     return draw_sheet(

@@ -18,6 +18,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, start_run, sweep, unfinished_runs
+from sine_cli.project.source import is_made, read_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
@@ -282,7 +283,7 @@ def _make_cells(
     rows = _Rows(recipes)
     made = 0
     for number, recipe in enumerate(recipes, start=1):
-        if (run.folder / _cell_name(recipe, rows)).is_file():
+        if is_made(run.folder / _cell_name(recipe, rows), recipe.size.height, recipe.size.width):
             continue
         picture = renderer.picture(recipe, _stepper(on_progress, number, len(recipes), recipe.steps))
         run.save_image(_cell_name(recipe, rows), picture, recipe.as_dict() | provenance)
@@ -391,8 +392,7 @@ def _sheet(studio: Studio, run: UnfinishedRun, recipes: list[Recipe]) -> Image.I
 
     def cell(row: int, column: int) -> Image.Image:
         recipe = recipes[row * len(columns) + column]
-        with Image.open(run.folder / _cell_name(recipe, rows)) as image:
-            return image.convert("RGB")
+        return read_made(run.folder / _cell_name(recipe, rows))
 
     return draw_sheet(
         source=studio.source_picture(),

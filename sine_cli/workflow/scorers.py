@@ -1,7 +1,7 @@
 """Which model scores: the bundled one, a repository of the hub, or a folder; and scores of files."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from sine_cli.errors import UserError
 from sine_cli.models import locate
 from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown
+from sine_cli.project.source import read_made
 from sine_cli.workflow.bases import HUB_ID
 
 if TYPE_CHECKING:  # torch comes with the scorer itself, after all that can be wrong is looked at
@@ -78,11 +79,5 @@ def tell_unread(scorer: "Scorer", prompts: list[str], on_notice: Callable[[str],
 
 
 def score_files(scorer: "Scorer", files: list[Path], prompt: str, source: Image.Image) -> "list[Score]":
-    """The scores of pictures that sine has just made, of any size: `read_picture` would refuse small ones."""
-
-    def pictures() -> Iterator[Image.Image]:
-        for file in files:
-            with Image.open(file) as image:
-                yield image.convert("RGB")
-
-    return scorer.score(pictures(), prompt, source)
+    """The scores of pictures that sine has made, of any size: `read_picture` would refuse small ones."""
+    return scorer.score(map(read_made, files), prompt, source)

@@ -175,6 +175,10 @@ def harmless(text: str) -> str:
 def write_error(message: str, hint: str | None) -> None:
     """`error: ...`, a blank line, `hint: ...` on stderr."""
     console = _Plain(stderr=True)
-    console.print(f"error: {message}", style=None if os.environ.get("NO_COLOR") else "bold red")
+    console.print(f"error: {_one_line(message)}", style=None if os.environ.get("NO_COLOR") else "bold red")
     if hint:
-        console.print(f"\nhint: {hint}")
+        console.print(f"\nhint: {_one_line(hint)}")
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n")

@@ -185,7 +185,7 @@ def native_pixels(path: Path) -> int:
     """
     if path.is_file():
         return read_architecture(path).native_pixels
-    unet, vae = (_config(path / part / "config.json") for part in ("unet", "vae"))
+    unet, vae = (read_config(path / part / "config.json") for part in ("unet", "vae"))
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
     if not isinstance(unet.get("sample_size"), int) or not isinstance(blocks, list):
         raise UserError(f"{path} does not say its native size (unet/config.json: sample_size)")
@@ -194,7 +194,7 @@ def native_pixels(path: Path) -> int:
 
 def unet_config(path: Path) -> dict[str, Any]:
     """The U-Net's configuration of the base at `path`. Raises UserError when it cannot be read."""
-    return read_architecture(path).unet if path.is_file() else _config(path / "unet" / "config.json")
+    return read_architecture(path).unet if path.is_file() else read_config(path / "unet" / "config.json")
 
 
 def is_half(location: Location) -> bool:
@@ -426,7 +426,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 def _parts(folder: Path) -> tuple[str, ...]:
     """The parts with weights that the base in a diffusers folder has: SDXL has one more."""
     index = folder / "model_index.json"
-    named = _config(index).get(SECOND) if index.is_file() else None
+    named = read_config(index).get(SECOND) if index.is_file() else None
     return (*PARTS, SECOND) if named not in (None, [None, None]) else PARTS
 
 
@@ -455,7 +455,7 @@ def _all_weights(folder: Path) -> bool:
     """Whether every part has its weights, and every shard that an index names."""
     for part in _parts(folder):
         present = {path.name for path in _weights(folder, part)}
-        indices = [_config(path) for path in (folder / part).glob("*.index*.json")]
+        indices = [read_config(path) for path in (folder / part).glob("*.index*.json")]
         shards = {name for index in indices for name in index.get("weight_map", {}).values()}
         if not any("non_ema" not in name for name in present) or not shards <= present:
             return False
@@ -474,10 +474,11 @@ def _variant(names: Iterable[str]) -> str | None:
     return None
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """A base's JSON file. Raises UserError where it cannot be read or is no object."""
     try:
         config = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # JSON's and Unicode's are ValueErrors
         raise UserError(f"{path} cannot be read: {error}", "fetch or copy the base again") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a JSON object", "fetch or copy the base again")

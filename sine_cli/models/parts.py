@@ -61,13 +61,21 @@ def write_folder(parts: Parts, folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
+LIBRARY_ERRORS = (
+    *(OSError, SafetensorError, RuntimeError, ValueError, MemoryError),
+    *(TypeError, KeyError, IndexError, AttributeError, ArithmeticError),
+)
+"""What a library raises at missing, damaged or unfit files: a configuration may hold anything anywhere."""
+
+
 @contextmanager
 def loading(what: str) -> Iterator[None]:
     """What a library says of missing, damaged or unfit files, said for people. Raises UserError."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except LIBRARY_ERRORS as error:
+        said = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{what} does not load: {str(error).splitlines()[0]}",
+            f"{what} does not load: {said or type(error).__name__}",
             "fetch or copy the base again; sine reads .safetensors weights only",
         ) from error

@@ -183,11 +183,11 @@ def load_picture(path: Path) -> "Image.Image":
     from sine_cli.project.source import DECODER_ERRORS
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise SineError(f"{files.shown(path)} was removed meanwhile", "run the same command again") from error
-    except DECODER_ERRORS as error:
+    except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
         raise SineError(
             f"{files.shown(path)} is damaged", f"`rm {files.typed(path)}`, then run the same command again"
         ) from error

@@ -105,6 +105,15 @@ def read_picture(path: Path) -> Picture:
     )
 
 
+def is_made(path: Path, height: int, width: int) -> bool:
+    """Whether a PNG of that size lies there, as sine makes them; its pixels are not read."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.size == (width, height)
+    except (Image.DecompressionBombError, *DECODER_ERRORS):  # an OSError too where nothing lies there
+        return False
+
+
 def write_source(image: Image.Image, path: Path) -> None:
     """Write an RGB picture as PNG without metadata, whole or not at all. Raises SineError (disk)."""
     bare = image.copy()

@@ -22,7 +22,7 @@ from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.project.runs import UnfinishedRun, start_run
+from sine_cli.project.runs import UnfinishedRun, load_picture, start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
@@ -313,8 +313,7 @@ def _sheet(
         files = by_method[request.methods[row]]
         if column >= len(files):
             return None
-        with Image.open(files[column]) as image:
-            return image.convert("RGB")
+        return load_picture(files[column])
 
     scores = means(pictures)
     return draw_sheet(

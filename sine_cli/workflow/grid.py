@@ -20,6 +20,7 @@ from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, load_picture, start_run, unfinished_runs
+from sine_cli.project.source import is_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
 from sine_cli.workflow.open import Studio, open_studio
@@ -287,7 +288,11 @@ def _make_cells(
     renderer = studio.renderer(recipes, on_notice)
     provenance = studio.provenance()
     rows = _Rows(recipes)
-    missing = [recipe for recipe in recipes if not (run.folder / _cell_name(recipe, rows)).is_file()]
+    missing = [
+        recipe
+        for recipe in recipes
+        if not is_made(run.folder / _cell_name(recipe, rows), recipe.size.height, recipe.size.width)
+    ]
     saved = len(recipes) - len(missing)
 
     def on_rows(done: int, total: int) -> None:

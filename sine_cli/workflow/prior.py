@@ -19,7 +19,8 @@ from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
-from sine_cli.project.runs import find_recipe, save_picture
+from sine_cli.project.runs import find_recipe, load_picture, save_picture
+from sine_cli.project.source import is_made
 from sine_cli.workflow.render import Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size
 
@@ -54,11 +55,10 @@ def class_pictures(
             raise Interrupted(f"{seed} of {count} pictures of the class are kept; the same command goes on")
         recipe, file = replace(first, seed=seed), project.tuning_dir / "prior" / f"{seed + 1:04d}.png"
         record = {**recipe.as_dict(), **about}
-        if not _is_there(file, record):
+        if not (is_made(file, native, native) and _has_recipe(file, record)):
             renderer.embeddings = renderer.embeddings or embed(base, recipe.readings)
             save_picture(file, renderer.picture(recipe), record)
-        with Image.open(file) as picture:
-            made.append(picture.convert("RGB"))
+        made.append(load_picture(file))
         on_progress(seed + 1, count)
     return made
 
@@ -68,5 +68,5 @@ def class_settings(manifest: Manifest) -> EditSettings:
     return manifest.edit.model_copy(update={"switch_step": 1000, "base_weight": 1.0, "negative": ""})
 
 
-def _is_there(file: Path, record: dict[str, Any]) -> bool:
-    return file.is_file() and find_recipe(file) == json.loads(json.dumps(record))
+def _has_recipe(file: Path, record: dict[str, Any]) -> bool:
+    return find_recipe(file) == json.loads(json.dumps(record))

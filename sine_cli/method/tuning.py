@@ -16,6 +16,7 @@ References:
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import torch
@@ -85,20 +86,29 @@ class TuningPlan:
 LOOK_EVERY = 50
 """Steps between two looks at how near the tuned model has come, where a tuning may stop early."""
 
-FLAT = 0.7
-"""Share of the smallest distance before, from which on the last one counts as no longer falling."""
+FLAT = 0.75
+"""Share of the distance two looks ago, from which on the distance counts as no longer falling."""
 
-LEVEL = 5
-"""Steps with the highest learning rate, after the warm-up, for each one over which it falls at the end."""
+BEGUN = 0.5
+"""Share of the untuned model's distance, under which the tuning has begun to show the picture."""
+
+LEVEL = 4
+"""Steps with the highest learning rate for each one over which it falls at the end: a fifth of them all."""
 
 
 def settled(distances: Sequence[float]) -> bool:
-    """Whether the distances to the picture have stopped falling: the last is hardly under the best before.
+    """Whether the distance to the picture has come down and stopped falling.
+
+    A single look depends on the noise of the last steps, so the mean of two is held against that of the two
+    before.
 
     Args:
-        distances: of one look after the other, each 0 or more.
+        distances: of the untuned model, then of one look after the other, each 0 or more.
     """
-    return len(distances) > 1 and distances[-1] > FLAT * min(distances[:-1])
+    if len(distances) < 5:
+        return False
+    before, now = mean(distances[-4:-2]), mean(distances[-2:])
+    return FLAT * before < now < BEGUN * distances[0]
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class Tuning:
         return self.distances[-1] if self.distances else None
 
     def look(self, distance: float) -> None:
-        """Told how far from the picture the tuned model is, 0 or more, decide whether it ends here.
+        """Told how far from the picture the tuned model is, 0 or more, decide whether it goes on as before.
 
         Until then the learning rate is level, since nobody knows yet to where it would have to fall; it falls
         over a last stretch, in which the tuned model comes nearer once more.

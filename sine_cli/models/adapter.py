@@ -127,6 +127,7 @@ def attach_adapter(
         own = _copy(unet) if targets == FULL else unet
         if targets != FULL:
             _inject(unet, TARGETS[targets], rank, name)
+            _leave_inputs(unet)
         position = Position(unet.config.block_out_channels[0], frequencies).to(unet.device)
         for encoder in encoders:
             _inject(encoder.model, TEXT_ATTENTION, rank, name)
@@ -205,6 +206,14 @@ def _inject(model: Any, layers: list[str], rank: int, name: str) -> None:
     for parameter in _lora_parameters(model, name):
         parameter.data = parameter.data.to(model.device, torch.float32)
         parameter.requires_grad_(True)
+
+
+def _leave_inputs(unet: Any) -> None:
+    """peft turns each layer's input into the LoRA's float32, and autocast turns it back: 6 % of a tuning step
+    of `mini`, for the same numbers."""
+    for module in unet.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def _copy(unet: Any) -> Any:

@@ -208,14 +208,12 @@ def _tune(
 
     # 7. Step by step
     while not tuning.done:
+        if tuning.wants_look:
+            tuning.look(_distance(Renderer(base, backbone, words.embeddings()).picture(preview), picture))
         at_once = tuning.at_once
         log.add(tuning.step())
         if tuning.at_once < at_once:
             on_notice(f"memory ran out; from now on {tuning.at_once} of {settings.batch} patches at a time")
-        looked: Image.Image | None = None
-        if tuning.wants_look:
-            looked = Renderer(base, backbone, words.embeddings()).picture(preview)
-            tuning.look(_distance(looked, picture))
         on_progress(
             TuneProgress("tuning", tuning.taken, tuning.steps, log.recent_loss(), tuning.last_distance)
         )
@@ -223,7 +221,7 @@ def _tune(
         if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
             save_picture(
                 project.tuning_dir / "previews" / f"step-{tuning.taken:06d}.png",
-                looked or Renderer(base, backbone, words.embeddings()).picture(preview),
+                Renderer(base, backbone, words.embeddings()).picture(preview),
                 {**preview.as_dict(), **identity, "step": tuning.taken},
             )
         if not tuning.done and (stop or tuning.taken % settings.checkpoint_every == 0):

@@ -119,6 +119,7 @@ def test_tuning_ends_by_itself_where_it_is_asked_to(
     sine: "Sine", untuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sine_cli.method.tuning.LOOK_EVERY", 2)
+    monkeypatch.setattr("sine_cli.method.tuning.BEGUN", 2.0)  # a few steps lead nowhere yet
     done = sine("tune", "--project", "girl", "--steps", "auto", "--json")
     assert done.code == 0
     record = yaml.safe_load((untuned / "adapter" / "record.yaml").read_text("utf-8"))

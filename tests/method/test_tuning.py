@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sine_cli.errors import SineError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
-from sine_cli.method.tuning import FLAT, LOOK_EVERY, Examples, Tuning, TuningPlan, settled
+from sine_cli.method.tuning import LOOK_EVERY, Examples, Tuning, TuningPlan, settled
 
 PLAN = TuningPlan(
     steps=30, batch=4, learning_rate=1e-2, position_learning_rate=3e-2, whole=0.5, min_timestep=0, seed=0
@@ -297,17 +297,19 @@ def test_another_failure_of_the_model_is_not_taken_for_memory() -> None:
     ("distances", "expected"),
     [
         ([], False),
-        ([0.3], False),
-        ([0.4, 0.4 * FLAT], False),
-        ([0.4, 0.41 * FLAT], True),
-        ([0.4, 0.1, 0.09], True),  # hardly nearer
-        ([0.4, 0.1, 0.2], True),  # farther
-        ([0.4, 0.1, 0.1 * FLAT], False),
-        ([0.1, 0.4, 0.2], True),  # nearer than the last, not than the best
-        ([0.0, 0.0], False),  # as near as can be
+        ([0.3, 0.1, 0.1, 0.1], False),  # too few
+        ([0.3, 0.1, 0.1, 0.1, 0.1], True),  # no nearer
+        ([0.3, 0.1, 0.1, 0.2, 0.05], True),  # farther
+        ([0.3, 0.1, 0.1, 0.07, 0.07], False),  # nearer
+        ([0.3, 0.08, 0.12, 0.1, 0.06], True),  # hardly nearer
+        ([0.3, 0.15, 0.05, 0.1, 0.04], False),  # one look's noise decides nothing
+        ([0.3, 0.1, 0.1, 0.05, 0.05, 0.05], False),  # still nearer than the two before
+        ([0.3, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05], True),
+        ([0.3, 0.29, 0.3, 0.28, 0.3], False),  # has not begun yet
+        ([0.3, 0.0, 0.0, 0.0, 0.0], False),  # as near as can be
     ],
 )
-def test_a_tuning_has_settled_where_the_last_distance_is_hardly_under_the_best_before(
+def test_a_tuning_has_settled_where_two_looks_are_hardly_nearer_than_the_two_before(
     distances: list[float], expected: bool
 ) -> None:
     assert settled(distances) == expected
@@ -316,7 +318,7 @@ def test_a_tuning_has_settled_where_the_last_distance_is_hardly_under_the_best_b
 def test_whether_it_has_settled_does_not_depend_on_the_unit_of_the_distance() -> None:
     generator = torch.Generator().manual_seed(4)
     for _ in range(50):
-        distances = torch.rand(3, generator=generator).tolist()
+        distances = torch.rand(5, generator=generator).tolist()
         assert settled(distances) == settled([4 * each for each in distances])
 
 
@@ -327,46 +329,47 @@ def run_auto(under_way: Tuning, distances: list[float]) -> list[float]:
     """The learning rates of a tuning whose looks find these distances."""
     rates: list[float] = []
     while not under_way.done:
-        under_way.step()
-        rates.append(under_way.optimizer.param_groups[0]["lr"])
         if under_way.wants_look:
             under_way.look(distances[len(under_way.distances)])
+        under_way.step()
+        rates.append(under_way.optimizer.param_groups[0]["lr"])
     return rates
 
 
 def test_a_tuning_that_has_settled_ends_after_its_learning_rate_has_fallen() -> None:
     under_way = tuning(Toy(), EARLY)
     assert under_way.steps is None
-    rates = run_auto(under_way, [0.4, 0.2, 0.19])
-    assert under_way.distances == [0.4, 0.2, 0.19]
-    assert (under_way.falls_from, under_way.steps, under_way.taken) == (150, 180, 180)
-    assert rates[20:150] == [EARLY.learning_rate] * 130
-    fallen = [EARLY.learning_rate * (1 - i / 30) for i in range(30)]
-    assert rates[150:] == pytest.approx(fallen)
+    distances = [0.4, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05]
+    rates = run_auto(under_way, distances)
+    assert under_way.distances == distances
+    assert (under_way.falls_from, under_way.steps, under_way.taken) == (300, 375, 375)
+    assert rates[20:300] == [EARLY.learning_rate] * 280
+    fallen = [EARLY.learning_rate * (1 - i / 75) for i in range(75)]
+    assert rates[300:] == pytest.approx(fallen)
 
 
-@pytest.mark.parametrize(("most", "falls_from"), [(400, 333), (60, 50), (59, 49), (50, 41), (2, 1), (1, 1)])
+@pytest.mark.parametrize(("most", "falls_from"), [(400, 320), (60, 48), (50, 40), (2, 1), (1, 1)])
 def test_a_tuning_that_never_settles_ends_at_the_most_steps_fallen_too(most: int, falls_from: int) -> None:
     under_way = tuning(Toy(), replace(EARLY, steps=most))
     rates = run_auto(under_way, [0.5**i for i in range(20)])
     assert (under_way.taken, under_way.falls_from) == (most, falls_from)
-    assert len(under_way.distances) == (falls_from - 1) // LOOK_EVERY
+    assert len(under_way.distances) == 1 + (falls_from - 1) // LOOK_EVERY
     if falls_from > 20:  # the warm-up's
         fallen = [1 - i / (most - falls_from) for i in range(most - falls_from)]
         assert rates[falls_from:] == pytest.approx([EARLY.learning_rate * share for share in fallen])
 
 
-@pytest.mark.parametrize("stop", [49, 50, 99, 100, 101, 119])
+@pytest.mark.parametrize("stop", [1, 199, 200, 201, 230])
 def test_a_tuning_that_may_stop_early_goes_on_exactly(stop: int) -> None:
-    distances = [0.4, 0.3]
+    distances = [0.4, 0.1, 0.1, 0.1, 0.1]
     through = tuning(Toy(), EARLY)
     rates = run_auto(through, distances)
-    assert len(rates) == 120
+    assert len(rates) == 250
     broken = tuning(Toy(), EARLY)
     for _ in range(stop):
-        broken.step()
         if broken.wants_look:
             broken.look(distances[len(broken.distances)])
+        broken.step()
     later = tuning(Toy(), EARLY)
     later.load_state(broken.state())
     assert (later.distances, later.falls_from) == (broken.distances, broken.falls_from)

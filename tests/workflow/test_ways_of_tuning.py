@@ -223,7 +223,8 @@ def test_low_memory_learns_and_makes_the_same(untuned: Girl, monkeypatch: pytest
     assert notices == ["the optimiser keeps 32 bits; 8 are enough with `pip install 'sine-cli[low-memory]'`"]
     expected = load_file("twin/adapter/adapter.safetensors")
     for name, tensor in load_file("girl/adapter/adapter.safetensors").items():
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-4)
+        # To what half precision tells
+        torch.testing.assert_close(tensor, expected[name], rtol=2**-10, atol=1e-4)
     requests = [EditRequest(["a boat"], EDIT, Size(48, 64), low_memory=low) for low in (False, True)]
     usual, low = (edit(untuned.project, untuned.manifest, request)[0] for request in requests)
     with Image.open(usual.pictures[0]) as one, Image.open(low.pictures[0]) as other:

@@ -46,7 +46,7 @@ T = 500
 
 
 class Step(NamedTuple):
-    """What a step predicts from: latents of `count` pictures, (count, C, h, w), and words, (L, D) a branch."""
+    """What a step predicts from: latents of `count` pictures, (count, C, h, w); words, (L, D) a branch."""
 
     x_t: Tensor
     words: list[Tensor]

@@ -16,8 +16,8 @@ named:
              them, for 1, 4 and 8 pictures or examples at once
 
 `--bases sd15,sdxl` takes these bases' real shapes with random weights, 512x512 and 1024x1024, for an
-accelerator; the authors have no way for SDXL, and what random weights are tuned to means nothing, so `tune` and
-`paper` are left out. Everything is kept in DIR.
+accelerator; the authors have no way for SDXL, and what random weights are tuned to means nothing, so `tune`
+and `paper` are left out. Everything is kept in DIR.
 """
 
 import argparse

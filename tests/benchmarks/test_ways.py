@@ -38,11 +38,13 @@ def in_float32_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "best_dtype", lambda device: torch.float32)
 
 
-def made_by(way: str, work: Path, *, steps: int | None = None, count: int = 1) -> dict[str, Any]:
+def made_by(
+    way: str, work: Path, *, steps: int | None = None, count: int = 1, flops: bool = False
+) -> dict[str, Any]:
     task = Task(**json.loads((work / "task.json").read_text("utf-8")))
     if way == "pipeline":
         task = replace(task, height=64, width=64)  # it takes multiples of 8 alone
-    return ways.WAYS[way](task, Options(work, "", "float32", count, steps))
+    return ways.WAYS[way](task, Options(work, "", "float32", count, steps, flops=flops))
 
 
 def renderer_of(work: Path, **changes: Any) -> tuple[Renderer, Any]:
@@ -112,3 +114,10 @@ def test_a_solver_that_remembers_keeps_or_starts_anew_at_K(work: Path) -> None:
     kept = np.asarray(renderer.developed(recipe, by["dpm++"]))
     assert np.array_equal(kept, np.asarray(renderer.picture(recipe)))
     assert (by["dpm++"] - by["dpm++, anew at K"]).abs().max() > 1e-3
+
+
+def test_operations_of_a_step_are_counted_without_those_of_encoding(work: Path) -> None:
+    ours, theirs = (
+        made_by(way, work, steps=2, flops=True)["flops"] for way in ("sine-step", "dreambooth-step")
+    )
+    assert 0.95 < ours / theirs < 1.05

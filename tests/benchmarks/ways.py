@@ -481,7 +481,9 @@ def sine_tune(task: Task, options: Options) -> dict[str, Any]:
     from tests.benchmarks.fidelity import PICTURES, Bench, distance, project_of
 
     file = next(file for file, noun in PICTURES if noun == options.picture)
-    project = project_of(file, options.picture, options.work / "tunings" / options.settings)
+    folder = options.work / "tunings" / options.settings
+    folder.mkdir(parents=True, exist_ok=True)
+    project = project_of(file, options.picture, folder)
     for made_before in (project.adapter_dir, project.tuning_dir):
         shutil.rmtree(made_before, ignore_errors=True)
     manifest = load_manifest(project.manifest_path)
@@ -608,13 +610,19 @@ def _flops(options: Options) -> Iterator[Any]:
             yield None
         return
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    with FlopCounterMode(
-        display=False, custom_mapping={forward: sdpa_flop, backward: sdpa_backward_flop}
-    ) as counter:
+    def fused(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    def fused_backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_backward_flop_count(gradient, q, k, v)
+
+    known = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: fused_backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
         yield counter
 
 

@@ -46,11 +46,7 @@ T = 500
 
 
 class Step(NamedTuple):
-<<<<<<< HEAD
-    """What a step predicts from: latents of `count` pictures, (count, C, h, w), and words, (L, D) each."""
-=======
     """What a step predicts from: latents of `count` pictures, (count, C, h, w); words, (L, D) a branch."""
->>>>>>> w-bench
 
     x_t: Tensor
     words: list[Tensor]

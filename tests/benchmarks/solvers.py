@@ -2,15 +2,11 @@
 
     python -m tests.benchmarks.solvers [--work DIR] [--seeds 2]
 
-Edits of three pictures to three prompts, `--seeds` seeds each, on the bundled base with its defaults of K,
-v and w: the mean absolute distance of latents and of pixels (in [0, 1]) to the reference, by solver and
-steps. <<<<<<< HEAD At K the model that is followed changes, and a solver that remembers earlier steps may
-keep what it remembers or start anew: both are measured. Below, the fewest steps of each solver whose
-pictures are as near to the reference as those of DDIM with 100 steps. Projects and references are kept in
-DIR. ======= At K the model that is followed changes, and a solver that remembers earlier steps may keep
-what it remembers or start anew: both are measured. Below, the fewest steps of each solver whose pictures
-are as near to the reference as those of DDIM with 100 steps. Projects and references are kept in DIR.
->>>>>>> w-bench
+Edits of three pictures to three prompts, `--seeds` seeds each, on the bundled base with its defaults of K, v
+and w: the mean absolute distance of latents and of pixels (in [0, 1]) to the reference, by solver and steps.
+At K the model that is followed changes, and a solver that remembers earlier steps may keep what it remembers
+or start anew: both are measured. Below, the fewest steps of each solver whose pictures are as near to the
+reference as those of DDIM with 100 steps. Projects and references are kept in DIR.
 """
 
 import argparse
@@ -149,13 +145,7 @@ def main() -> None:
             show([str(variant), str(steps), *(f"{figure:.4f}" for figure in (*figures, most))])
 
     enough = means[ENOUGH]
-<<<<<<< HEAD
-    print(
-        f"\nAs near to the reference as {ENOUGH[0]} with {ENOUGH[1]} steps ({enough:.4f}), by the fewest:\n"
-    )
-=======
     print(f"\nThe fewest steps as near to the reference as {ENOUGH[1]} of {ENOUGH[0]} ({enough:.4f}):\n")
->>>>>>> w-bench
     for name in dict.fromkeys(name for name, _ in means):
         few = min((steps for (n, steps), d in means.items() if n == name and d <= enough), default=None)
         print(f"{name}: {few or 'none of these'}")

@@ -184,7 +184,7 @@ def native_pixels(path: Path) -> int:
     return unet["sample_size"] * 2 ** (len(blocks) - 1)
 
 
-def unetread_config(path: Path) -> dict[str, Any]:
+def unet_config(path: Path) -> dict[str, Any]:
     """The U-Net's configuration of the base at `path`. Raises UserError when it cannot be read."""
     return read_architecture(path).unet if path.is_file() else read_config(path / "unet" / "config.json")
 

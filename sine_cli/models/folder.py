@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sine_cli.errors import UserError
-from sine_cli.models.locate import WHAT_A_BASE_IS, read_config
+from sine_cli.models.locate import WHAT_A_BASE_IS
 from sine_cli.models.parts import Parts, loading
 
 TOKENIZERS = {
@@ -20,9 +20,6 @@ TOKENIZERS = {
     "CLIPTokenizerFast": "transformers",
     "PreTrainedTokenizerFast": "transformers",
 }
-MOST_TIMES = 1000  # T
-MOST_LAYERS = 1000  # of a part, far beyond any
-WIDTHS = ("block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels", "hidden_size")
 # What a folder may name, part by part: anything else is not a base that sine can edit with.
 CLASSES: dict[str, dict[str, str]] = {
     "unet": {"UNet2DConditionModel": "diffusers"},
@@ -99,30 +96,6 @@ def _class(folder: Path, index: dict[str, Any], part: str) -> Any:
     return getattr(importlib.import_module(library), name)
 
 
-def _check_numbers(folder: Path) -> None:
-    """Refuse a part whose configuration asks for more than its weights can fill; what it asks for is made
-    before they are read. Raises UserError.
-
-    Every width, word and place has a number in the weights at least, every layer's width its square.
-    """
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    for name, value in read_config(folder / "config.json").items():
-        most = MOST_LAYERS if "layers" in name else int(size**0.5) if name in WIDTHS else size
-        for number in _numbers(value):
-            if number > most:
-                raise UserError(
-                    f"{folder}/config.json: {name}: {number} is more than its weights have",
-                    "fetch or copy the base again",
-                )
-
-
-def _numbers(value: object) -> list[float]:
-    """The numbers of a value, in whatever lists."""
-    if isinstance(value, list):
-        return [number for each in value for number in _numbers(each)]
-    return [value] if isinstance(value, int | float) else []
-
-
 def _load_tokenizer(folder: Path, index: dict[str, Any], part: str) -> Any:
     tokenizer_class = _class(folder, index, part)
     with loading(f"{folder}/{part}"):
@@ -133,7 +106,6 @@ def _load_model(
     folder: Path, index: dict[str, Any], part: str, variant: str | None, dtype: torch.dtype
 ) -> Any:
     model_class = _class(folder, index, part)
-    _check_numbers(folder / part)
     with_variant = any((folder / part).glob(f"*.{variant}*.safetensors")) if variant else False
     with loading(f"{folder}/{part}"):
         model, loaded = model_class.from_pretrained(
@@ -156,11 +128,5 @@ def _load_model(
 def _load_scheduler(folder: Path) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    times = read_config(folder / "scheduler" / "scheduler_config.json").get("num_train_timesteps", MOST_TIMES)
-    if isinstance(times, int | float) and times > MOST_TIMES:
-        raise UserError(
-            f"{folder}/scheduler: num_train_timesteps: must be at most {MOST_TIMES}, got {times}",
-            WHAT_A_BASE_IS,
-        )
     with loading(f"{folder}/scheduler"):
         return DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)

@@ -32,6 +32,8 @@ from sine_cli.project.plain_yaml import read_record as read_plain
 from sine_cli.workflow.tensors import save_tensors
 
 RECORD = "record.yaml"
+FLOATS = {"F32", "F16", "BF16"}
+"""Kinds of numbers that an adapter's tensors may have, as safetensors names them."""
 LARGEST_RECORD = 1024 * 1024
 """Bytes."""
 
@@ -227,16 +229,18 @@ def check_shapes(project: Project, expected: Shapes) -> None:
     """Refuse files whose tensors are others than expected; only their headers are read.
 
     Raises:
-        UserError: a file is damaged, or has other names or shapes.
+        UserError: a file is damaged, or has other names, shapes or kinds of numbers.
     """
     for name, shapes in expected.items():
         path = project.adapter_dir / name
         try:
             with safe_open(path, framework="pt") as file:
-                found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+                found = {key: tuple(tensor.get_shape()) for key, tensor in slices.items()}
+                kinds = {tensor.get_dtype() for tensor in slices.values()}
         except (SafetensorError, OSError) as error:
             raise UserError(f"{shown(path)} is damaged: {error}", AGAIN) from error
-        if found != shapes:
+        if found != shapes or not kinds <= FLOATS:
             raise UserError(f"{shown(path)} does not fit this base and the settings it was tuned with", AGAIN)
 
 

@@ -102,7 +102,7 @@ def _python(*arguments: str) -> str:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:
-        sys.exit(f"{' '.join(arguments)}\n{done.stderr}")
+        sys.exit(f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
     return done.stdout
 
 

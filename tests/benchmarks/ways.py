@@ -454,6 +454,7 @@ def sine_grid(task: Task, options: Options) -> dict[str, Any]:
 
 EARLIER: dict[str, Any] = {
     "steps": 500,
+    "stop_early": False,
     "batch": 8,
     "learning_rate": 0.003,
     "position_learning_rate": 0.02,

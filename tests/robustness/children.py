@@ -63,7 +63,11 @@ class Child:
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            os._exit(_run(arguments, cwd, log, on_operation, stdin))
+            code = 70  # as for a traceback; whatever comes, the child goes no further than this
+            try:
+                code = _run(arguments, cwd, log, on_operation, stdin)
+            finally:
+                os._exit(code)
 
     def ended(self) -> bool:
         """Whether it has; `code` is then the exit code, negative for the signal that ended it."""

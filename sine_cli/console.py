@@ -172,7 +172,7 @@ def harmless(text: str) -> str:
 def write_error(message: str, hint: str | None) -> None:
     """As `report`, from texts."""
     console = _Plain(stderr=True)
-    message, hint = (text and text.replace("\n", "\\n") for text in (message, hint))  # one line each
+    message = message.replace("\n", "\\n")  # one line, whatever was typed
     console.print(f"error: {message}", style=None if os.environ.get("NO_COLOR") else "bold red")
     if hint:
         console.print(f"\nhint: {hint}")

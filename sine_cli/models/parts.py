@@ -65,7 +65,7 @@ LIBRARY_ERRORS = (
     *(OSError, SafetensorError, RuntimeError, ValueError, MemoryError),
     *(TypeError, KeyError, IndexError, AttributeError, ArithmeticError),
 )
-"""What a library raises at missing, damaged or unfit files: a configuration may hold anything in any place."""
+"""What a library raises at missing, damaged or unfit files: a configuration may hold anything."""
 
 
 @contextmanager

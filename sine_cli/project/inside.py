@@ -58,7 +58,7 @@ def _below(folders: Iterable[Path]) -> Iterator[Path]:
         for entry in _entries(folder):
             if entry.is_symlink():
                 yield Path(entry)
-            if entry.is_dir():
+            if os.path.isdir(entry):  # unlike the entry's own, False for a link to itself
                 left.append(Path(entry))
 
 

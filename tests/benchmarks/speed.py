@@ -285,10 +285,12 @@ def main() -> None:
     targets: list[tuple[str, Target]] = []
     for base in options.bases.split(","):
         bench = Bench(base, options.work, options.repeat)
-        heading(*HEADINGS)
+        if set(parts) - {"help", "floor"}:
+            heading(*HEADINGS)
         for part in parts:
             targets += [(base, target) for target in DO[part](bench)]
-    heading("base", "what", "is", "at most", "holds")
+    if targets:
+        heading("base", "what", "is", "at most", "holds")
     for base, target in targets:
         show([base, *target.cells()])
 

@@ -85,6 +85,7 @@ def read_architecture(path: Path) -> Architecture:
             names = list(file.keys())
             shapes: Shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             told = file.metadata() or {}
+            _refuse_empty(path, shapes)
             family = _family(path, shapes)
             predicts_v = _predicts_v(file, shapes, told, family)
             half = file.get_slice(f"{UNET}input_blocks.0.0.weight").get_dtype() in ("F16", "BF16")
@@ -112,6 +113,13 @@ def read_architecture(path: Path) -> Architecture:
         native_pixels=pixels,
         half=half,
     )
+
+
+def _refuse_empty(path: Path, shapes: Shapes) -> None:
+    """A tensor without numbers may have a side of any length, which would become the size of something."""
+    for name, shape in shapes.items():
+        if 0 in shape:
+            raise UserError(f"{path} is no sound base: {name} has no numbers", "fetch or copy it again")
 
 
 def _family(path: Path, shapes: Shapes) -> Family:

@@ -1,5 +1,6 @@
 """A base model, ready for the method: from a diffusers folder or from one `.safetensors` file."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +10,7 @@ import torch
 from sine_cli.errors import UserError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
 from sine_cli.models.autoencoder import Autoencoder, factor_of
+from sine_cli.models.bounds import bounded
 from sine_cli.models.folder import read_folder
 from sine_cli.models.locate import unet_config
 from sine_cli.models.parts import Parts, loading
@@ -76,7 +78,8 @@ def unet_without_weights(path: Path) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     _quieten_libraries()
-    with loading(str(path)), torch.device("meta"):
+    held_to_weights = nullcontext() if path.is_file() else bounded(path / "unet")  # a file's are its shapes
+    with loading(str(path)), held_to_weights, torch.device("meta"):
         return UNet2DConditionModel.from_config(unet_config(path))
 
 

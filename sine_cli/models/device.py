@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import re
 import resource
 import sys
 from contextlib import suppress
@@ -39,8 +40,14 @@ def peak_memory(device: torch.device) -> int:
     """The most bytes held at once so far: on the accelerator, or by this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux's `ru_maxrss` starts from the peak of the process that started this one, this does not.
+    with suppress(OSError):
+        told = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
+        if told:  # some sandboxes leave it out
+            return int(told[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def free_memory(device: torch.device) -> int:

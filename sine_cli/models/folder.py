@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sine_cli.errors import UserError
+from sine_cli.models.bounds import bounded, check_numbers
 from sine_cli.models.locate import WHAT_A_BASE_IS
 from sine_cli.models.parts import Parts, loading
 
@@ -107,7 +108,9 @@ def _load_model(
 ) -> Any:
     model_class = _class(folder, index, part)
     with_variant = any((folder / part).glob(f"*.{variant}*.safetensors")) if variant else False
-    with loading(f"{folder}/{part}"):
+    # Else a configuration may name one of the hub's kernels, which transformers would fetch and run.
+    own_attention = {"attn_implementation": "sdpa"} if part.startswith("text_encoder") else {}
+    with loading(f"{folder}/{part}"), bounded(folder / part):
         model, loaded = model_class.from_pretrained(
             folder / part,
             variant=variant if with_variant else None,
@@ -115,6 +118,7 @@ def _load_model(
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **own_attention,
         )
     if loaded["missing_keys"]:  # a library would go on with random values there
         raise UserError(
@@ -129,4 +133,5 @@ def _load_scheduler(folder: Path) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     with loading(f"{folder}/scheduler"):
+        check_numbers(folder / "scheduler" / "scheduler_config.json")
         return DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)

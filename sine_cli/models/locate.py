@@ -86,12 +86,12 @@ def in_folder(folder: Path) -> Location:
         UserError: a part's configuration or weights are missing.
     """
     for part in _parts(folder):
-        if not (folder / part / "config.json").is_file() or not _weights(folder, part):
+        if not (folder / part / "config.json").is_file() or not weights_of(folder / part):
             raise UserError(
                 f"{folder} is not a whole diffusers folder: {part} lacks config.json or .safetensors weights",
                 WHAT_A_BASE_IS,
             )
-    return Location(folder, fingerprint(folder), _variant(path.name for path in _weights(folder, "unet")))
+    return Location(folder, fingerprint(folder), _variant(path.name for path in weights_of(folder / "unet")))
 
 
 def in_file(path: Path) -> Location:
@@ -112,7 +112,7 @@ def in_file(path: Path) -> Location:
 
 def fingerprint(folder: Path) -> str:
     """A hash that tells one base from another: configurations whole, weights by size, beginning and end."""
-    weights = [path for part in _parts(folder) for path in _weights(folder, part)]
+    weights = [path for part in _parts(folder) for path in weights_of(folder / part)]
     return _fingerprint(folder, CONFIGS, weights)
 
 
@@ -266,7 +266,7 @@ def on_disk(repository: str, revision: str | None, refusal: UserError) -> Locati
         return folder
 
     folder = Path(_cached_or_fetched(repository, cached, FOR_BASES))
-    return Location(folder, folder.name, _variant(path.name for path in _weights(folder, "unet")))
+    return Location(folder, folder.name, _variant(path.name for path in weights_of(folder / "unet")))
 
 
 def with_weights(repository: str, location: Location, on_notice: Notify = lambda _: None) -> Location:
@@ -280,7 +280,7 @@ def with_weights(repository: str, location: Location, on_notice: Notify = lambda
     """
     if _all_weights(location.path):
         return Location(
-            location.path, location.revision, _variant(p.name for p in _weights(location.path, "unet"))
+            location.path, location.revision, _variant(p.name for p in weights_of(location.path / "unet"))
         )
 
     def fetch(local: bool) -> str:
@@ -296,7 +296,7 @@ def with_weights(repository: str, location: Location, on_notice: Notify = lambda
         return str(hub.fetch(repository, location.revision, files, [*CONFIGS, *wanted], on_notice))
 
     folder = Path(_cached_or_fetched(repository, fetch, FOR_BASES))
-    return Location(folder, location.revision, _variant(p.name for p in _weights(folder, "unet")))
+    return Location(folder, location.revision, _variant(p.name for p in weights_of(folder / "unet")))
 
 
 @dataclass(frozen=True)
@@ -436,8 +436,9 @@ def _all_configs(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("model_index.json", *needed))
 
 
-def _weights(folder: Path, part: str) -> list[Path]:
-    return sorted((folder / part).glob("*.safetensors"))
+def weights_of(part: Path) -> list[Path]:
+    """The weight files in the folder of a part."""
+    return sorted(part.glob("*.safetensors"))
 
 
 def _missing_of_clip(names: Collection[str]) -> list[str]:
@@ -454,7 +455,7 @@ def _names(folder: Path) -> list[str]:
 def _all_weights(folder: Path) -> bool:
     """Whether every part has its weights, and every shard that an index names."""
     for part in _parts(folder):
-        present = {path.name for path in _weights(folder, part)}
+        present = {path.name for path in weights_of(folder / part)}
         indices = [read_config(path) for path in (folder / part).glob("*.index*.json")]
         shards = {name for index in indices for name in index.get("weight_map", {}).values()}
         if not any("non_ema" not in name for name in present) or not shards <= present:

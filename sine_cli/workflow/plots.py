@@ -2,7 +2,8 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,17 @@ MOST_NAMED = 10
 """Lines of a panel that its legend names; of more, only every second, third, ... is named."""
 
 
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib as it comes: a `matplotlibrc` in the working folder, perhaps a stranger's, can run LaTeX."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_own_style()
 def loss_plot(losses: list[float]) -> bytes:
     """Loss against steps: every step faint, and a running mean over a twentieth of the run."""
     from matplotlib.figure import Figure
@@ -36,6 +48,7 @@ Cell = tuple[int, float]
 """Switch step K and the weight that the rows vary."""
 
 
+@_own_style()
 def tradeoff_plot(
     measures: dict[str, dict[Cell, float]], title: str, letter: str = "v", label: str = "base weight v"
 ) -> bytes | None:

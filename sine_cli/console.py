@@ -28,6 +28,9 @@ from rich.text import Text
 Update = Callable[[int, int | None, str], None]
 """(done, total, description) of the work under way; the total is None where it is not known yet."""
 
+_NOT_PLAIN = "[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+"""Controls, changes of direction, and halves of characters."""
+
 LINE_EVERY = 50
 """Of work without a known total, how much is done between two lines."""
 
@@ -74,8 +77,8 @@ class Console:
         """The outcome of a command: lines for a person, or the facts as one JSON object for a script."""
         if self.as_json:
             text = json.dumps(facts, ensure_ascii=False, indent=2, default=str)
-            # A path need not be UTF-8; JSON has a way to write such characters too.
-            sys.stdout.write(re.sub("[\ud800-\udfff]", lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
+            # What a terminal obeys, and what in a path is not UTF-8: JSON has a way to write them too.
+            sys.stdout.write(re.sub(_NOT_PLAIN, lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
             sys.stdout.flush()
             return
         for line in lines:

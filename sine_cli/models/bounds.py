@@ -1,14 +1,13 @@
-"""A configuration held to its weights: a base's folder may ask for no more memory than its files justify.
+"""A configuration held to its weights: a model's folder may ask for no more memory than its files justify.
 
 A few bytes of JSON can ask for 10^9 layers, or for 10^12 words. Libraries build what a configuration says
-before they look at the weights, so it is bounded while it is built: no whole number beyond the longest side
-of a tensor there is, and no more layers and weights than twice what the files hold. A configuration that asks
-for a little more or less is left to the libraries, which say what is missing.
+before they look at the weights, so it is bounded while it is built: no whole number beyond any model's, and
+no more layers and weights than twice what the files hold. A configuration that asks for a little more or less
+is left to the libraries, which say what is missing.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -19,23 +18,23 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from sine_cli.errors import UserError
 from sine_cli.models.locate import read_config, weights_of
 
-ORDINARY = 2**16
-"""What any number of a configuration may be, however small the weights: pixels, times and tokens are less."""
+LARGEST = 2**18
+"""The most that a number of a configuration may be: vocabularies come near it, pixels and times do not."""
 
 SLACK = 2
 """Times the tensors and numbers of the files that a model may have."""
 
 
-def check_numbers(path: Path, largest: int = ORDINARY) -> None:
-    """Refuse a configuration with a whole number, anywhere in it, beyond `largest`. Raises UserError.
+def check_numbers(path: Path) -> None:
+    """Refuse a configuration with a whole number, anywhere in it, beyond `LARGEST`. Raises UserError.
 
     One that is not there is left to the libraries, which say so.
     """
     for name, number in _whole_numbers(read_config(path) if path.exists() else {}):
-        if abs(number) > largest:
+        if abs(number) > LARGEST:
             raise UserError(
-                f"{path}: {name}: {str(number)[:20]} is more than its weights bear out",
-                "fetch or copy the base again, from a place that you trust",
+                f"{path}: {name}: {str(number)[:20]} is more than any model needs",
+                "fetch or copy it again, from a place that you trust",
             )
 
 
@@ -48,14 +47,13 @@ def bounded(part: Path) -> Iterator[None]:
     Raises:
         UserError: it asks for more.  SafetensorError, OSError: weights that cannot be read.
     """
-    tensors, numbers, largest = 0, 0, ORDINARY
+    check_numbers(part / "config.json")
+    tensors, numbers = 0, 0
     for path in weights_of(part):
         with safe_open(path, framework="np") as file:
             names = list(file.keys())
             shapes = [file.get_slice(name).get_shape() for name in names]
         tensors, numbers = tensors + len(shapes), numbers + sum(map(prod, shapes))
-        largest = max(largest, *chain.from_iterable(shapes))
-    check_numbers(part / "config.json", largest)
     if not tensors:
         yield
         return
@@ -70,7 +68,7 @@ def bounded(part: Path) -> Iterator[None]:
             raise UserError(
                 f"{part}/config.json asks for more than twice the {tensors:,} tensors ({numbers:,} numbers) "
                 "of its weights",
-                "fetch or copy the base again, from a place that you trust",
+                "fetch or copy it again, from a place that you trust",
             )
 
     hook = register_module_parameter_registration_hook(count)

@@ -146,14 +146,16 @@ def clip_in_folder(folder: Path) -> Location:
     return Location(folder, _fingerprint(folder, CLIP_CONFIGS, [folder / CLIP_WEIGHTS]))
 
 
-def clip_on_hub(repository: str, on_notice: Notify = lambda _: None) -> Location:
+def clip_on_hub(repository: str, on_notice: Notify = lambda _: None, *, may_fetch: bool = True) -> Location:
     """A repository's CLIP model on this disk, weights and all, fetched where it is not; the commit is fixed.
 
     Args:
         on_notice: told what is fetched, and how large it is.
+        may_fetch: whether it may be fetched at all.
 
     Raises:
         UserError, SineError: no such repository, no access, no network, no safetensors weights.
+        UserError: it is not on this disk, and may not be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -164,6 +166,11 @@ def clip_on_hub(repository: str, on_notice: Notify = lambda _: None) -> Location
             if _missing_of_clip(_names(Path(folder))):
                 raise FileNotFoundError(f"{repository} is cached in part")
             return folder
+        if not may_fetch:
+            raise UserError(
+                f"the scorer {repository} is not on this disk, and a project does not make sine fetch it",
+                f"fetch it yourself: `sine score PICTURE --scorer {repository}`",
+            )
         # Asked for the list first: without a network the client would take a part in the cache for the whole.
         files = hub.files_of(repository, None)
         missing = _missing_of_clip(files)

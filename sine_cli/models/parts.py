@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from sine_cli.errors import UserError
@@ -62,20 +63,24 @@ def write_folder(parts: Parts, folder: Path) -> None:
 
 
 LIBRARY_ERRORS = (
-    *(OSError, SafetensorError, RuntimeError, ValueError, MemoryError),
+    *(OSError, SafetensorError, RuntimeError, ValueError, MemoryError, ImportError, StrictDataclassError),
     *(TypeError, KeyError, IndexError, AttributeError, ArithmeticError),
 )
 """What a library raises at missing, damaged or unfit files: a configuration may hold anything anywhere."""
 
 
 @contextmanager
-def loading(what: str) -> Iterator[None]:
-    """What a library says of missing, damaged or unfit files, said for people. Raises UserError."""
+def loading(what: str, whole: str = "the base") -> Iterator[None]:
+    """What a library says of missing, damaged or unfit files, said for people. Raises UserError.
+
+    Args:
+        what: names the files.  whole: what they are of, to be had again.
+    """
     try:
         yield
     except LIBRARY_ERRORS as error:
         said = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{what} does not load: {said or type(error).__name__}",
-            "fetch or copy the base again; sine reads .safetensors weights only",
+            f"fetch or copy {whole} again; sine reads .safetensors weights only",
         ) from error

@@ -1,27 +1,33 @@
 """Files that appear whole or not at all, and how paths and failures of the disk are told to people.
 
-Whatever is being written has a hidden name that carries the process's id, `.sine.yaml.1234-0.partial`, so
-that the next process can tell what a dead one left behind.
+Whatever is being written has a hidden name that carries the process, `.sine.yaml.1234@5f3a9c1e-0.partial`,
+so that the next process can tell what a dead one left behind.
 """
 
 import contextlib
 import difflib
 import errno
+import functools
 import hashlib
 import itertools
 import os
 import re
 import shlex
 import shutil
+import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from sine_cli.errors import SineError, UserError
 
-_PARTIAL = re.compile(r"\..+\.([1-9][0-9]{0,8})-[0-9]+\.partial", re.DOTALL)
+_PROCESS = r"(?P<pid>[1-9][0-9]{0,8})(@(?P<machine>[0-9a-f]{8}))?"
+_PARTIAL = re.compile(rf"\..+\.(?P<process>{_PROCESS})-[0-9]+\.partial", re.DOTALL)
+_FORGOTTEN = 24 * 3600  # seconds after which what another machine left half done counts as abandoned
 _NAME_KEPT = 40  # characters: a hidden name stays below the 255 bytes that file systems allow
 _PART = 1024 * 1024  # bytes that are hashed at once: adapters can have gigabytes
 _serial = itertools.count()
@@ -163,6 +169,59 @@ def _closest(path: Path) -> str:
     return f"`ls {typed(folder)}` shows what there is"
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process, as hidden names have it: `1234@5f3a9c1e`.
+
+    Attributes:
+        machine: a hash of the machine or container that its id belongs to; None is this one.
+    """
+
+    pid: int
+    machine: str | None = None
+
+    @staticmethod
+    def this() -> "Process":
+        return Process(os.getpid(), _this_machine())
+
+    @staticmethod
+    def named(text: str) -> "Process | None":
+        """The one of that name; None where it is no such name."""
+        match = re.fullmatch(_PROCESS, text)
+        return Process(int(match["pid"]), match["machine"]) if match else None
+
+    @property
+    def name(self) -> str:
+        return f"{self.pid}@{self.machine}" if self.machine else str(self.pid)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is, or was, of this machine."""
+        return self.machine in (None, _this_machine())
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it may be working on `path` still; of another machine, if that was changed within a day."""
+        if self.is_here:
+            return process_lives(self.pid)
+        with contextlib.suppress(OSError):
+            return time.time() - path.lstat().st_mtime < _FORGOTTEN
+        return False
+
+    def __str__(self) -> str:
+        return f"process {self.pid}" + ("" if self.is_here else " of another machine")
+
+
+@functools.cache
+def _this_machine() -> str:
+    """Eight digits; hosts and containers that share a disk do not share their processes."""
+    about = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        about.append(Path("/etc/machine-id").read_text("utf-8"))
+    with contextlib.suppress(OSError):
+        about.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:8]
+
+
 def process_lives(pid: int) -> bool:
     """Whether a process of that id runs on this machine. On Windows always True: asking would end it."""
     if sys.platform == "win32":
@@ -178,7 +237,7 @@ def process_lives(pid: int) -> bool:
 
 def partial_path(path: Path) -> Path:
     """A new hidden name beside `path`, of this process, for what will take its place. Creates nothing."""
-    return path.with_name(f".{path.name[:_NAME_KEPT]}.{os.getpid()}-{next(_serial)}.partial")
+    return path.with_name(f".{path.name[:_NAME_KEPT]}.{Process.this().name}-{next(_serial)}.partial")
 
 
 def remove_abandoned(path: Path) -> None:
@@ -193,7 +252,8 @@ def remove_abandoned(path: Path) -> None:
 def is_abandoned(path: Path) -> bool:
     """Whether `path` is a partial file or folder (see `partial_path`) whose process is no longer there."""
     match = _PARTIAL.fullmatch(path.name)
-    return match is not None and not process_lives(int(match[1]))
+    process = Process.named(match["process"]) if match else None
+    return process is not None and not process.is_at(path)
 
 
 def remove(path: Path) -> None:

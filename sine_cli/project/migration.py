@@ -23,7 +23,7 @@ def migrate(project: Project, manifest: Manifest, on_notice: Callable[[str], Non
         manifest: as `load_manifest` read it.
 
     Raises:
-        UserError, SineError: the file is gone or damaged by now; disk full, no permission.
+        UserError, SineError: the file is gone or damaged by now, or the picture is; disk full, no permission.
     """
     if manifest.schema_version == SCHEMA_VERSION:
         return
@@ -48,8 +48,7 @@ def migrate(project: Project, manifest: Manifest, on_notice: Callable[[str], Non
 
 def _to_2(project: Project, text: str, manifest: Manifest) -> tuple[str, Manifest]:
     """Schema 2 keeps the hash of the stored picture, so that a changed one is found before it is tuned on."""
-    picture = project.source(manifest)
-    stored = files.sha256(picture) if picture.is_file() else None
+    stored = files.sha256(project.source(manifest))
     places = read_outline(text.encode("utf-8"), project.manifest_path).places
     lines = text.splitlines(keepends=True)
     number = places["schema",].line - 1
@@ -57,7 +56,7 @@ def _to_2(project: Project, text: str, manifest: Manifest) -> tuple[str, Manifes
     beside = lines[places["source", "sha256"].line - 1]
     indent, end = re.match(r"\s*", beside), re.search(r"[\r\n]*\Z", beside)
     assert indent and end  # both match any line
-    field = f"stored_sha256: {stored or 'null'}  # of the picture as stored; null: not known"
+    field = f"stored_sha256: {stored}  # of the picture as stored; null: not known"
     lines.insert(places["source", "sha256"].line, f"{indent[0]}{field}{end[0]}")
     source = manifest.source.model_copy(update={"stored_sha256": stored})
     return "".join(lines), manifest.model_copy(update={"schema_version": 2, "source": source})

@@ -3,7 +3,7 @@
 A run that is being made lives in a hidden folder beside its final place:
 
     .2026-11-23_091011_a-sculpture-of-a-girl.partial/
-        owner-1234      the id of the process that works on it
+        owner-1234@5f3a9c1e  the process that works on it, and its machine
         request.yaml    what was asked for, when the run can go on after an interruption
         run/            becomes 2026-11-23_091011_a-sculpture-of-a-girl/
 """
@@ -39,7 +39,7 @@ _RECORD = "run.yaml"
 _REQUEST = "request.yaml"
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+", re.ASCII)
 _HIDDEN = re.compile(rf"\.(?P<name>{_NAME.pattern})\.partial", re.ASCII)
-_OWNER = re.compile(r"owner-([1-9][0-9]{0,8})")
+_OWNER = "owner-"
 
 
 def slug(prompt: str) -> str:
@@ -84,10 +84,12 @@ class UnfinishedRun:
         return _read_record(self.hidden / _REQUEST)
 
     @property
-    def holder(self) -> int | None:
-        """The id of another living process that works on this run, or None."""
-        pid = _owner(self.hidden)
-        return pid if pid is not None and pid != os.getpid() and files.process_lives(pid) else None
+    def holder(self) -> files.Process | None:
+        """Another living process that works on this run, or None."""
+        owner = _owner(self.hidden)
+        if owner is None or (owner.is_here and owner.pid == os.getpid()):
+            return None
+        return owner if owner.is_at(self.folder) else None
 
     def take_over(self) -> None:
         """Go on with a run that another process left; of several that try, one succeeds.
@@ -95,20 +97,20 @@ class UnfinishedRun:
         Raises:
             UserError: a living process works on it.
         """
-        pid = _owner(self.hidden)
+        owner, own = _owner(self.hidden), self._owner_file(files.Process.this())
         with files.storage_errors(self.hidden):
-            if pid is None:
-                self._owner_file(os.getpid()).touch()
+            if owner is None:
+                own.touch()
             elif self.holder is None:
                 # When another process is quicker, the name is gone; the check below then finds that process.
                 with contextlib.suppress(FileNotFoundError):
-                    self._owner_file(pid).rename(self._owner_file(os.getpid()))
+                    self._owner_file(owner).rename(own)
         holder = self.holder
         if holder is not None:
-            raise UserError(
-                f"{files.shown(self.final)} is being made by process {holder}",
-                f"wait for it, or stop it: `kill {holder}`",
-            )
+            stop = f"stop it: `kill {holder.pid}`"
+            if not holder.is_here:
+                stop = f"if it is no more: `rm {files.typed(self._owner_file(holder))}`"
+            raise UserError(f"{files.shown(self.final)} is being made by {holder}", f"wait for it, or {stop}")
         for partial in self.folder.rglob(".*.partial"):
             files.remove(partial)
 
@@ -151,8 +153,8 @@ class UnfinishedRun:
             (self.hidden / _REQUEST).unlink()  # first: half removed, it must not look like one to go on with
         files.remove(self.hidden)
 
-    def _owner_file(self, pid: int) -> Path:
-        return self.hidden / f"owner-{pid}"
+    def _owner_file(self, process: files.Process) -> Path:
+        return self.hidden / f"{_OWNER}{process.name}"
 
 
 def save_picture(path: Path, image: "Image.Image", recipe: Mapping[str, Any]) -> None:
@@ -213,7 +215,7 @@ def start_run(
         staged = files.partial_path(parent / name)
         try:
             (staged / "run").mkdir(parents=True)
-            (staged / f"owner-{os.getpid()}").touch()
+            (staged / f"{_OWNER}{files.Process.this().name}").touch()
             if request is not None:
                 files.write_text(staged / _REQUEST, _as_yaml(request))
             return _take_name(staged, parent, name)
@@ -352,14 +354,14 @@ def _is_dead_run(path: Path) -> bool:
         return False
     if (path / _REQUEST).exists() and (path / "run").is_dir():
         return False
-    pid = _owner(path)  # none: half removed already
-    return pid is None or not files.process_lives(pid)
+    owner = _owner(path)  # none: half removed already
+    return owner is None or not owner.is_at(path / "run")
 
 
-def _owner(hidden: Path) -> int | None:
-    """The id in the name of the owner file."""
-    matches = (_OWNER.fullmatch(entry.name) for entry in _entries(hidden))
-    return next((int(match[1]) for match in matches if match), None)
+def _owner(hidden: Path) -> files.Process | None:
+    """The process in the name of the owner file."""
+    names = (entry.name for entry in _entries(hidden) if entry.name.startswith(_OWNER))
+    return next((each for name in names if (each := files.Process.named(name.removeprefix(_OWNER)))), None)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -113,6 +113,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            attn_implementation="sdpa",  # else a configuration may name one of the hub's kernels, to be run
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model, loaded = loading

@@ -24,7 +24,15 @@ from sine_cli.models.adapter import UNET_FILE as UNET
 from sine_cli.models.adapter import Adapter, Shapes, adapter_shapes, attach_adapter, load_state
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import PromptReader
-from sine_cli.project.files import make_folder, read_bytes, replacing, sha256, shown, storage_errors
+from sine_cli.project.files import (
+    flush_file,
+    make_folder,
+    read_bytes,
+    replacing,
+    sha256,
+    shown,
+    storage_errors,
+)
 from sine_cli.project.folder import Project
 from sine_cli.project.lock import holder
 from sine_cli.project.manifest import Manifest, TuneSettings, first_mistake
@@ -100,6 +108,8 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
         text = yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True)
         with storage_errors(folder / RECORD):
             partials[RECORD].write_text(text, "utf-8")
+            for partial in partials.values():
+                flush_file(partial)  # before the older record goes
             for name in (RECORD, *(name for name in states if name not in written)):
                 (folder / name).unlink(missing_ok=True)
     return whole

@@ -146,6 +146,7 @@ def base_at_hand(manifest: Manifest) -> Location | None:
     repository = preset.hub if preset else manifest.base if _looks_like_hub(manifest.base) else None
     if repository is None:
         return find_base(manifest)
+    _check_is_revision(manifest.base_revision)
     location = locate.cached(repository, manifest.base_revision)
     if location:
         _check_revision(manifest, location)
@@ -158,6 +159,15 @@ def _check_revision(manifest: Manifest, location: Location) -> None:
             f"the base `{manifest.base}` is not the one this project was made with: "
             f"{manifest.base_revision} then, {location.revision} now",
             f"set `base_revision: {location.revision}` in sine.yaml, then run `sine tune` again",
+        )
+
+
+def _check_is_revision(revision: str | None) -> None:
+    """Raises UserError where the manifest's revision is a name that no commit of the hub has."""
+    if revision and not HUB_REVISION.fullmatch(revision):
+        raise UserError(
+            f'base_revision: "{shortened(printable(revision))}" is no commit of the hub',
+            "mend `base_revision` in sine.yaml, then `sine show` checks it again",
         )
 
 
@@ -199,11 +209,7 @@ def fetch_base(name: str, on_notice: Callable[[str], None] = lambda _: None) -> 
 
 def _find_cached(name: str, repository: str, revision: str | None) -> Location:
     """A base of the hub in its cache. Raises UserError where it is not, with the command that fetches it."""
-    if revision and not HUB_REVISION.fullmatch(revision):
-        raise UserError(
-            f'base_revision: "{shortened(printable(revision))}" is no commit of the hub',
-            "mend `base_revision` in sine.yaml, then `sine show` checks it again",
-        )
+    _check_is_revision(revision)
     preset = _preset(name)
     size = f" (about {preset.download:.1f} GB)" if preset and preset.download else ""
     wanted = f"{name}@{revision}" if revision else name

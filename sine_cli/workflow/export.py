@@ -25,7 +25,7 @@ from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_lora, read_record
 from sine_cli.workflow.bases import find_base
-from sine_cli.workflow.tensors import write_tensors
+from sine_cli.workflow.tensors import disk_errors, write_tensors
 
 MERGED = "merged"
 LORAS = ("diffusers", "kohya")
@@ -119,7 +119,8 @@ def _write_folder(parts: Parts, path: Path) -> None:
     partial = partial_path(path)
     with storage_errors(path):
         try:
-            write_folder(parts, partial)
+            with disk_errors():
+                write_folder(parts, partial)
             remove(path)
             partial.rename(path)
         finally:

@@ -42,14 +42,21 @@ def check_picture_fits(base: Base, name: str, size: Size, *, asked: bool) -> Non
     needed, free = picture_bytes(base, size), free_memory(base.device)
     if needed <= free:
         return
-    factor = base.autoencoder.factor
-    share = (free / needed) ** 0.5
-    height, width = (max(factor, int(side * share) // factor * factor) for side in (size.height, size.width))
     which = f"--size: {size}" if asked else f"a picture of {size}"
     raise UserError(
         f"{which} needs at least {_gib(needed)} on `{name}`, {_gib(free)} are free",
-        f"take a smaller one, for example `--size {height}x{width}`",
+        f"take a smaller one, for example `--size {_that_fits(base, size, free)}`",
     )
+
+
+def _that_fits(base: Base, size: Size, free: int) -> Size:
+    """The size made smaller until it fits, or is a single latent."""
+    factor, share = base.autoencoder.factor, 1.0
+    while True:
+        share *= 0.95
+        smaller = Size(*(max(factor, int(s * share) // factor * factor) for s in (size.height, size.width)))
+        if picture_bytes(base, smaller) <= free or max(smaller.height, smaller.width) == factor:
+            return smaller
 
 
 def check_tuning_fits(base: Base, name: str, settings: TuneSettings, *, low_memory: bool) -> None:

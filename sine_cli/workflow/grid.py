@@ -2,9 +2,10 @@
 
 import csv
 import io
+import shlex
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from sine_cli.errors import Interrupted, UserError
-from sine_cli.project.files import shown, write_bytes, write_text
+from sine_cli.project.files import printable, shown, typed, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import EditSettings, Manifest
@@ -191,7 +192,7 @@ def resume_grid(
         )
     run = left[-1]
     recipes, begun_with, scorer_name = _read_request(run)
-    scorer = locate_scorer(scorer_name, on_notice)
+    scorer = locate_scorer(scorer_name, on_notice, may_fetch=False)
     run.take_over()
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
@@ -207,7 +208,7 @@ def resume_grid(
         whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
         raise UserError(
             f"{shown(run.final)} was begun with another adapter or base than {whose} now",
-            f'start it anew: `sine grid "{recipes[0].prompt}"`',
+            f"start it anew: `sine grid {shlex.quote(printable(recipes[0].prompt))}`",
         )
     studio.check_fits(recipes[0].size, asked=False)
     return _make(studio, run, recipes, scorer, on_progress, on_notice)
@@ -384,11 +385,29 @@ def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], _Models, str | None
         if not recipes or not isinstance(scorer, str | None):
             raise TypeError("no cells, or a scorer without a name")
         models = _Models(asked["adapter"], asked.get("guide_adapters", []), asked["base_revision"])
+        _check_cells(recipes)
+        if any(map(uses_tuned, recipes)) and models.adapter is None:
+            raise ValueError("no adapter")
         return recipes, models, scorer
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {shown(run.hidden)}`"
+            f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {typed(run.hidden)}`"
         ) from error
+
+
+def _check_cells(recipes: list[Recipe]) -> None:
+    """Raises ValueError where they are not the cells of one grid, row by row."""
+    alike = {_but_for_the_axes(recipe) for recipe in recipes}
+    if len(recipes) > MOST_CELLS or len(alike) > 1:
+        raise ValueError("not the cells of one grid")
+    rows = _Rows(recipes)
+    if [(rows.of(each), each.switch_step) for each in recipes] != [*product(rows.values, _columns(recipes))]:
+        raise ValueError("not a row of every weight and a column of every K")
+
+
+def _but_for_the_axes(recipe: Recipe) -> Recipe:
+    guides = tuple(replace(guide, weight=0.0, switch_step=0) for guide in recipe.guides)
+    return replace(recipe, switch_step=0, base_weight=0.0, guides=guides)
 
 
 def _cell_name(recipe: Recipe, rows: _Rows) -> str:

@@ -1,5 +1,6 @@
 """A project opened for sampling: what `edit` and `grid` both need before the first step."""
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sine_cli.models.device import best_device, best_dtype, peak_memory
 from sine_cli.models.locate import Location
 from sine_cli.models.lora_files import USER_LORA, attach_user_lora
 from sine_cli.models.rows import BASE
-from sine_cli.project.files import shown, typed
+from sine_cli.project.files import sha256, shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
@@ -143,6 +144,16 @@ def stored_picture(project: Project, manifest: Manifest) -> Image.Image:
     return picture
 
 
+def check_unchanged(project: Project, manifest: Manifest) -> None:
+    """Raises UserError where the stored picture is not the one whose hash the manifest has."""
+    path, known = project.source(manifest), manifest.source.stored_sha256
+    if known is not None and sha256(path) != known:
+        raise UserError(
+            f"{shown(path)} is not the picture whose hash {shown(project.manifest_path)} has",
+            "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+        )
+
+
 def open_studio(
     project: Project,
     manifest: Manifest,
@@ -206,7 +217,7 @@ def _guide_record(guide: FoundGuide, manifest: Manifest, revision: str) -> Adapt
             f"the guide {guide.project.label} was tuned on `{record.base}`, "
             f"this project uses `{manifest.base}`{which}",
             f"make a guide of the same base: `sine init {typed(guide.project.source(guide.manifest))} "
-            f"--class NOUN --base {manifest.base}`",
+            f"--class NOUN --base {shlex.quote(manifest.base)}`",
         )
     return record
 

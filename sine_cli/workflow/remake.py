@@ -71,7 +71,8 @@ def remake(
     """Make the pictures again, in a new run folder, unscored; `on_notice` is told what differs from then.
 
     Raises:
-        UserError: no such record, another base, a guide or the LoRA is not there, not tuned.
+        UserError: no such record, another base, a guide or the LoRA is not there, not tuned, a size that no
+            memory is left for.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What the record says, checked before anything is loaded
@@ -95,6 +96,7 @@ def remake(
         low_memory=made.provenance.low_memory or request.low_memory,
         on_notice=on_notice,
     )
+    studio.check_fits(made.recipe.size, asked=False)
     renderer = studio.renderer([made.recipe], on_notice)
 
     # 4. What differs is told
@@ -168,7 +170,7 @@ def _lora(request: RemakeRequest, then: Provenance) -> UserLora | None:
         name = printable(then.lora.file)
         raise UserError(
             f"{shown(request.origin)} was made with the LoRA {name}, and a record does not say where it lies",
-            f"give it again: `{again} --lora path/to/{name}`",
+            f"give it again: `{again} --lora {typed(Path('path/to') / then.lora.file)}`",
         )
     if request.lora is None or then.lora is None:
         if request.lora:

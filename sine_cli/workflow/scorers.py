@@ -33,10 +33,14 @@ class LocatedScorer:
     location: Location
 
 
-def locate_scorer(name: str | None, on_notice: Callable[[str], None] = lambda _: None) -> LocatedScorer:
+def locate_scorer(
+    name: str | None, on_notice: Callable[[str], None] = lambda _: None, *, may_fetch: bool = True
+) -> LocatedScorer:
     """Where the scorer called `name` lies, the bundled one for None; fetched where it must be, not loaded.
 
-    `on_notice` is told what is fetched, and how large it is.
+    Args:
+        on_notice: told what is fetched, and how large it is.
+        may_fetch: whether a person named it, and not a file of the project.
 
     Raises:
         UserError: no such scorer, or it is not whole.  SineError: the hub cannot be reached.
@@ -47,7 +51,7 @@ def locate_scorer(name: str | None, on_notice: Callable[[str], None] = lambda _:
         folder = Path(name).resolve()
         return LocatedScorer(str(folder), locate.clip_in_folder(folder))
     if HUB_ID.fullmatch(name):
-        return LocatedScorer(name, locate.clip_on_hub(name, on_notice))
+        return LocatedScorer(name, locate.clip_on_hub(name, on_notice, may_fetch=may_fetch))
     if name.startswith(("/", ".", "~")):
         message = f"no such folder: {shown(Path(name))}"
     else:
@@ -57,12 +61,16 @@ def locate_scorer(name: str | None, on_notice: Callable[[str], None] = lambda _:
 
 def load_scorer(located: LocatedScorer) -> "Scorer":
     """The scorer in memory, on the best device. Raises UserError where its files are unfit."""
+    from sine_cli.models.bounds import bounded
     from sine_cli.models.device import best_device
+    from sine_cli.models.parts import loading
     from sine_cli.scoring.clip import Clip
     from sine_cli.scoring.distance import distance_for
     from sine_cli.scoring.scorer import Scorer
 
-    clip = Clip(located.location.path, best_device())
+    folder = located.location.path
+    with loading(str(folder), "the scorer"), bounded(folder):
+        clip = Clip(folder, best_device())
     return Scorer(located.name, located.location.revision, clip, distance_for(clip, located.name))
 
 

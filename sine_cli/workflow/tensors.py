@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,15 +13,22 @@ from torch import Tensor
 from sine_cli.project.files import replacing
 
 
-def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
-    """Write a file, `about` in its header. Raises OSError when the disk refuses."""
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """What the disk refuses to safetensors, as the OSError that it is."""
     try:
-        save_file(tensors, file, metadata=about)
+        yield
     except SafetensorError as error:
         refused = re.search(r"\(os error (\d+)\)", str(error))
         if refused is None:
             raise
         raise OSError(number := int(refused[1]), os.strerror(number)) from error
+
+
+def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Write a file, `about` in its header. Raises OSError when the disk refuses."""
+    with disk_errors():
+        save_file(tensors, file, metadata=about)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:

@@ -38,10 +38,10 @@ from sine_cli.project.lock import held
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.project.migration import migrate
 from sine_cli.project.runs import save_picture
-from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.fit import check_tuning_fits
+from sine_cli.workflow.open import check_unchanged, stored_picture
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.prior import class_pictures, class_settings
 from sine_cli.workflow.record import versions
@@ -126,7 +126,8 @@ def _tune(
     started = time.monotonic()
 
     # 1. What the adapter would be made from; the same again need not be made again
-    picture = read_picture(project.source(manifest)).image
+    picture = stored_picture(project, manifest)
+    check_unchanged(project, manifest)
     location = find_base(manifest)
     device = best_device()
     small = small_optimizer(device) if low_memory else None

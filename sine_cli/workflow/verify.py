@@ -12,9 +12,9 @@ from PIL import Image
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import adapter_shapes
 from sine_cli.models.base import unet_without_weights
-from sine_cli.project.files import printable, sha256, shown, typed
+from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
-from sine_cli.project.manifest import Manifest, load_manifest
+from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import UnfinishedRun, find_recipe, hidden_runs, read_run, run_folders
 from sine_cli.project.source import DECODER_ERRORS
@@ -24,7 +24,7 @@ from sine_cli.workflow.compare import MOST_PICTURES as MOST_COMPARED
 from sine_cli.workflow.compare import SHEET as COMPARISON
 from sine_cli.workflow.grid import MOST_CELLS, SCORES, TRADEOFF, cell_name
 from sine_cli.workflow.methods import METHODS, SEEDLESS
-from sine_cli.workflow.open import stored_picture
+from sine_cli.workflow.open import check_unchanged, stored_picture
 from sine_cli.workflow.record import Provenance
 from sine_cli.workflow.remake import OF_RECIPE, OF_RUN, made_of
 
@@ -104,19 +104,15 @@ def verify(project: Project) -> Verdict:
 
 
 def _verify_source(project: Project, manifest: Manifest, verdict: Verdict) -> None:
-    path, source = project.source(manifest), manifest.source
-    with verdict.about(path):
+    source = manifest.source
+    with verdict.about(project.root / source.file):
         stored_picture(project, manifest)
+        check_unchanged(project, manifest)
         if source.stored_sha256 is None:
+            older = manifest.schema_version < SCHEMA_VERSION
             verdict.notes.append(
-                f"{shown(project.manifest_path)} does not have the hash of {source.file}; "
-                "the next `sine tune` or `sine edit` writes it"
-            )
-        elif sha256(path) != source.stored_sha256:
-            verdict.add(
-                path,
-                f"is not the picture whose hash {shown(project.manifest_path)} has",
-                "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+                f"{shown(project.manifest_path)} does not have the hash of {source.file}"
+                + ("; the next `sine tune` or `sine edit` writes it" if older else "")
             )
 
 
@@ -152,7 +148,7 @@ def _verify_adapter(project: Project, manifest: Manifest | None, verdict: Verdic
 
 def _unfinished(run: UnfinishedRun, command: str) -> str:
     if run.holder is not None:
-        return f"{shown(run.final)} is being made by process {run.holder}"
+        return f"{shown(run.final)} is being made by {run.holder}"
     if run.request is not None:
         return f"{shown(run.final)} is not finished; `sine grid --resume` goes on"
     return f"{shown(run.hidden)} was left by an interruption; the next `sine {command}` removes it"
@@ -230,7 +226,8 @@ def _of_edit(record: Record, folder: Path) -> _Expected:
 
 def _of_grid(record: Record) -> _Expected:
     letter, axis = ("b", "guide_weight") if "guide_weights" in record else ("v", "base_weight")
-    columns, rows = _numbers(record, "switch_steps", int), _numbers(record, f"{axis}s", (int, float))
+    columns = _numbers(record, "switch_steps", int, most=1000)
+    rows = _numbers(record, f"{axis}s", (int, float), most=1)
     if len(columns) * len(rows) > MOST_CELLS:
         raise ValueError(f"switch_steps: makes more than {MOST_CELLS} cells")
     beside = {"command", "switch_steps", f"{axis}s", "seconds", "peak_memory", "scorer", "guides"}
@@ -278,11 +275,13 @@ def _of_comparison(record: Record) -> _Expected:
     )
 
 
-def _numbers(record: Record, name: str, kind: type | tuple[type, ...]) -> list[Any]:
-    """A list of numbers in the record. Raises ValueError where it is none."""
+def _numbers(record: Record, name: str, kind: type | tuple[type, ...], *, most: int) -> list[Any]:
+    """A list of numbers from 0 to `most` in the record. Raises ValueError where it is none."""
     values = record.get(name)
-    if not isinstance(values, list) or not all(isinstance(each, kind) for each in values):
-        raise ValueError(f"{name}: must be a list of numbers")
+    if not isinstance(values, list):
+        values = [None]
+    if not all(isinstance(each, kind) and 0 <= each <= most for each in values):
+        raise ValueError(f"{name}: must be a list of numbers from 0 to {most}")
     return values
 
 

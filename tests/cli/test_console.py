@@ -194,3 +194,11 @@ def test_work_goes_on_when_nobody_reads_the_notices(picture: Path) -> None:
     assert code == 0
     assert out.startswith("girl  made from girl.jpg, 96 high, 72 wide\n")
     assert piped_to_nobody(*init, stream="stderr") == (2, "")
+
+
+def test_json_has_nothing_that_a_terminal_obeys(capsys: Capsys) -> None:
+    hostile = "\x9b2J\x1b[2J\x7f\u202eabc\u2066\ud800"
+    Console(as_json=True).result([], {"prompt": hostile})
+    out = capsys.readouterr().out
+    assert out.isascii() and out.replace("\n", "").isprintable()
+    assert json.loads(out) == {"prompt": hostile}

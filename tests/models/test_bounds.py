@@ -17,7 +17,7 @@ from sine_cli.models.base import Base, unet_without_weights
 from sine_cli.models.bounds import bounded
 from tests.tiny import MINI
 
-TRUST = "fetch or copy the base again, from a place that you trust"
+TRUST = "fetch or copy it again, from a place that you trust"
 Load = Callable[[Path], Base]
 
 
@@ -43,7 +43,7 @@ TOO_LARGE: list[tuple[str, str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("part", "name", "value", "told"), TOO_LARGE)
-def test_a_number_beyond_what_the_weights_bear_out_is_refused(
+def test_a_number_beyond_any_model_s_is_refused(
     copy_of_tiny: Path, load: Load, part: str, name: str, value: Any, told: str
 ) -> None:
     config = copy_of_tiny / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
@@ -51,7 +51,7 @@ def test_a_number_beyond_what_the_weights_bear_out_is_refused(
     with pytest.raises(UserError) as caught:
         load(copy_of_tiny)
     assert (caught.value.message, caught.value.hint) == (
-        f"{config}: {told} is more than its weights bear out",
+        f"{config}: {told} is more than any model needs",
         TRUST,
     )
 
@@ -88,6 +88,37 @@ def test_a_configuration_is_held_to_its_weights_also_where_only_its_shapes_are_a
     change(copy_of_tiny / "unet" / "config.json", layers_per_block=60_000)
     with pytest.raises(UserError, match="asks for more than twice the"):
         unet_without_weights(copy_of_tiny)
+
+
+def test_a_tensor_without_numbers_does_not_widen_the_bounds(copy_of_tiny: Path, load: Load) -> None:
+    (weights,) = (copy_of_tiny / "text_encoder").glob("*.safetensors")
+    save_file({**load_file(weights), "long": np.zeros((10**12, 0), np.float32)}, weights)
+    change(copy_of_tiny / "text_encoder" / "config.json", num_labels=10**12)
+    with pytest.raises(UserError, match="num_labels: 1000000000000 is more than any model needs"):
+        load(copy_of_tiny)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("text_encoder", {"hidden_size": "abc"}),
+        ("text_encoder", {"hidden_size": 1e9}),
+        ("text_encoder", {"num_hidden_layers": [2]}),
+        ("text_encoder", {"quantization_config": {"quant_method": "awq", "bits": 4}}),
+        ("unet", {"block_out_channels": "abc"}),
+        ("unet", {"act_fn": 7}),
+        ("vae", {"norm_num_groups": 1e9}),
+        ("vae", {"block_out_channels": [1e9]}),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_one_clear_error(
+    copy_of_tiny: Path, load: Load, part: str, changes: dict[str, Any]
+) -> None:
+    change(copy_of_tiny / part / "config.json", **changes)
+    with pytest.raises(UserError) as caught:
+        load(copy_of_tiny)
+    assert caught.value.message.startswith(f"{copy_of_tiny}/{part}")
+    assert "\n" not in caught.value.message
 
 
 def test_a_layer_too_many_is_left_to_the_libraries_which_name_it(copy_of_tiny: Path, load: Load) -> None:

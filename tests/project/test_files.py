@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,26 @@ def test_reading_more_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert files.read_bytes(Path("a.txt"), limit=5) == b"12345"
     with pytest.raises(UserError, match=r"^a\.txt is larger than 4 bytes$"):
         files.read_bytes(Path("a.txt"), limit=4)
+
+
+def test_what_another_machine_is_writing_stays_for_a_day(tmp_path: Path) -> None:
+    theirs = tmp_path / f".a.txt.{os.getpid()}@00000000-0.partial"
+    theirs.touch()
+    files.write_text(tmp_path / "a.txt", "text")
+    assert names(tmp_path) == sorted(["a.txt", theirs.name])
+    yesterday = time.time() - 25 * 3600
+    os.utime(theirs, (yesterday, yesterday))
+    files.write_text(tmp_path / "a.txt", "text")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_processes_have_names_that_tell_their_machine(dead_pid: int) -> None:
+    this = files.Process.this()
+    assert files.Process.named(this.name) == this
+    assert (this.is_here, str(this)) == (True, f"process {os.getpid()}")
+    other = files.Process.named(f"{dead_pid}@00000000")
+    assert other and (other.is_here, str(other)) == (False, f"process {dead_pid} of another machine")
+    assert files.Process.named(str(dead_pid)) == files.Process(dead_pid)
+    assert files.Process(dead_pid).is_here
+    for text in ("", "0", "-1", "1@", "1@xyz", "1@0000000", "1 2", "1@00000000x"):
+        assert files.Process.named(text) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sine_cli.errors import SineError
+from sine_cli.errors import SineError, UserError
 from sine_cli.project import files
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest, parse_manifest
@@ -114,10 +114,12 @@ def test_two_commands_at_once_migrate_once(boat: bytes) -> None:
     assert (len(first), second, PATH.read_bytes()) == (1, [], content)
 
 
-def test_without_its_picture_the_hash_is_not_known(boat: bytes) -> None:
+def test_without_its_picture_an_older_manifest_stays_as_it_is(boat: bytes) -> None:
     Path("boat/source.png").unlink()
-    manifest, _ = migrated()
-    assert (manifest.schema_version, manifest.source.stored_sha256) == (2, None)
+    with pytest.raises(UserError, match=r"no such file: boat/source\.png"):
+        migrated()
+    assert PATH.read_bytes() == boat
+    assert not BACKUP.exists()
 
 
 def test_a_disk_that_refuses_leaves_the_older_file(boat: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sine_cli.errors import SineError, UserError
+from sine_cli.project.files import Process
 from sine_cli.project.runs import (
     UnfinishedRun,
     list_runs,
@@ -55,7 +56,7 @@ def names(folder: Path) -> list[str]:
 
 def give_to(run: UnfinishedRun, pid: int) -> None:
     """Make it look as if another process had started the run."""
-    (run.hidden / f"owner-{os.getpid()}").rename(run.hidden / f"owner-{pid}")
+    (run.hidden / f"owner-{Process.this().name}").rename(run.hidden / f"owner-{pid}")
 
 
 # ------------------------------------------------------------------------------------------------------- slug
@@ -295,7 +296,7 @@ def test_an_interrupted_run_goes_on(edits: Path, dead_pid: int) -> None:
     (run,) = unfinished_runs(edits)
     assert (run.request, run.holder, run.final) == (request, None, edits / NAME)
     run.take_over()
-    assert names(run.hidden) == [f"owner-{os.getpid()}", "request.yaml", "run"]
+    assert names(run.hidden) == [f"owner-{Process.this().name}", "request.yaml", "run"]
     assert names(run.folder / "cells") == ["a.png"]
     run.finish({"done": True})
     assert names(edits) == [NAME]
@@ -307,7 +308,7 @@ def test_a_run_that_is_being_made_is_not_taken(edits: Path) -> None:
     started = start_run(edits, PROMPT, NOW, request={})
     give_to(started, os.getppid())
     (run,) = unfinished_runs(edits)
-    assert run.holder == os.getppid()
+    assert run.holder == Process(os.getppid())
     with pytest.raises(UserError) as caught:
         run.take_over()
     assert caught.value.message == f"girl/edits/{NAME} is being made by process {os.getppid()}"
@@ -408,3 +409,20 @@ def test_a_killed_process_leaves_no_run(edits: Path) -> None:
     assert list_runs(edits) == []
     assert len(sweep(edits)) == 1
     assert names(edits) == []
+
+
+def test_a_run_of_another_machine_is_neither_taken_nor_removed(edits: Path, dead_pid: int) -> None:
+    going_on, lost = start_run(edits, "a", NOW, request={}), start_run(edits, "b", NOW)
+    for run in (going_on, lost):
+        (run.hidden / f"owner-{Process.this().name}").rename(run.hidden / f"owner-{dead_pid}@00000000")
+    assert sweep(edits) == []
+    with pytest.raises(UserError) as caught:
+        going_on.take_over()
+    assert caught.value.message.endswith(f" is being made by process {dead_pid} of another machine")
+    command = f"rm {going_on.hidden}/owner-{dead_pid}@00000000"
+    assert caught.value.hint == f"wait for it, or if it is no more: `{command}`"
+    subprocess.run(command, shell=True, check=True)
+    going_on.take_over()
+    yesterday = NOW.timestamp() - 25 * 3600
+    os.utime(lost.folder, (yesterday, yesterday))
+    assert sweep(edits) == [lost.hidden]

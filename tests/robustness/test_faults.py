@@ -33,7 +33,9 @@ def told(message: str, hint: str) -> str:
 
 def without_times(text: str) -> str:
     """The text without what differs from run to run: times, and the ids of hidden names."""
-    return re.sub(r"\.\d+-\d+\.partial", ".ID.partial", re.sub(r"\d{4}-\d\d-\d\d_\d{6}", "TIME", text))
+    return re.sub(
+        r"\.\d+@[0-9a-f]{8}-\d+\.partial", ".ID.partial", re.sub(r"\d{4}-\d\d-\d\d_\d{6}", "TIME", text)
+    )
 
 
 def hidden(folder: Path) -> list[str]:
@@ -138,6 +140,15 @@ def test_a_full_disk_at_a_tuning_leaves_the_older_adapter(
     assert {path.name: path.read_bytes() for path in Path("girl/adapter").iterdir()} == before
     assert hidden(Path("girl")) == []
     assert sine(*EDIT).code == 0
+
+
+def test_a_full_disk_at_a_merged_export(sine: Sine, tuned_once: Path, disk: Disk) -> None:
+    shutil.copytree(tuned_once, "girl")
+    disk.leave(8_000_000)  # the base has 54 MB
+    done = sine("export", "--merge", "-q")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith(f": the disk is full\n\nhint: {DISK_HINT}\n") and "Traceback" not in done.err
+    assert [*Path("girl/exports").iterdir()] == []
 
 
 COMMANDS: list[list[str]] = [

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
         caught.value.message
         == f"{left.final} was begun with another adapter or base than the project has now"
     )
-    assert caught.value.hint == f'start it anew: `sine grid "{PROMPT}"`'
+    assert caught.value.hint == f"start it anew: `sine grid '{PROMPT}'`"
     assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:2]
     tune(tuned.project, tuned.manifest, TUNE)
     assert resume_grid(tuned.project, tuned.manifest).made == 2, "with the first adapter it still can"
@@ -195,6 +196,80 @@ def test_a_damaged_request_is_told(tuned: Girl, request_text: str) -> None:
         resume_grid(tuned.project, tuned.manifest)
     assert caught.value.message == f"{left.hidden} is damaged and cannot go on"
     assert caught.value.hint == f"remove it: `rm -r {left.hidden}`"
+
+
+Cells = list[dict[str, Any]]
+
+
+def one_of_another_prompt(cells: Cells) -> None:
+    cells[1]["prompt"] = "a boat"
+
+
+def one_of_another_size(cells: Cells) -> None:
+    cells[3]["size"] = {"height": 8192, "width": 8192}
+
+
+def one_too_few(cells: Cells) -> None:
+    cells.pop()
+
+
+def in_another_order(cells: Cells) -> None:
+    cells.reverse()
+    cells.append(cells.pop(0))
+
+
+def one_twice(cells: Cells) -> None:
+    cells[2] = dict(cells[1])
+
+
+def with_a_guide_less(cells: Cells) -> None:
+    guide = {"project": "../x", "source_prompt": "x", "weight": 0.1, "switch_step": 400}
+    cells[0]["guides"] = [guide]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        one_of_another_prompt,
+        one_of_another_size,
+        one_too_few,
+        in_another_order,
+        one_twice,
+        with_a_guide_less,
+    ],
+)
+def test_cells_that_are_no_grid_are_told(tuned: Girl, change: Callable[[Cells], None]) -> None:
+    interrupt(tuned)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    request = left.request
+    assert request
+    change(request["cells"])
+    (left.hidden / "request.yaml").write_text(yaml.safe_dump(request))
+    with pytest.raises(UserError, match="is damaged and cannot go on"):
+        resume_grid(tuned.project, tuned.manifest)
+
+
+def test_tuned_cells_without_an_adapter_are_told(tuned: Girl) -> None:
+    interrupt(tuned)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    (left.hidden / "request.yaml").write_text(yaml.safe_dump({**(left.request or {}), "adapter": None}))
+    with pytest.raises(UserError, match="is damaged and cannot go on"):
+        resume_grid(tuned.project, tuned.manifest)
+
+
+def test_a_scorer_that_a_request_names_is_not_fetched(
+    tuned: Girl, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    interrupt(tuned)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    (left.hidden / "request.yaml").write_text(yaml.safe_dump({**(left.request or {}), "scorer": "some/clip"}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError) as caught:
+        resume_grid(tuned.project, tuned.manifest)
+    assert caught.value.message == (
+        "the scorer some/clip is not on this disk, and a project does not make sine fetch it"
+    )
+    assert caught.value.hint == "fetch it yourself: `sine score PICTURE --scorer some/clip`"
 
 
 def test_a_grid_of_the_base_alone_needs_no_tuning_and_goes_on_without(untuned: Girl) -> None:

@@ -14,6 +14,7 @@ from sine_cli.errors import UserError
 from sine_cli.models.lora_files import for_diffusers
 from sine_cli.project.manifest import write_manifest
 from sine_cli.project.runs import read_recipe, save_picture
+from sine_cli.workflow import fit
 from sine_cli.workflow.adapters import read_lora, read_record
 from sine_cli.workflow.edit import EditRequest, EditResult, edit
 from sine_cli.workflow.grid import GridRequest, grid
@@ -268,6 +269,18 @@ FORGED = {
     "dtype": "float32",
     "versions": {},
 }
+
+
+def test_a_size_that_no_memory_is_left_for_is_refused(tuned: Girl, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tuned.manifest
+    huge = {"size": {"height": 8192, "width": 8192}, "base": there.base, "base_revision": there.base_revision}
+    save_picture(Path("huge.png"), Image.new("RGB", (32, 24)), {**FORGED, **huge})
+    monkeypatch.setattr(fit, "free_memory", lambda device: 2**28)
+    message, hint = refusal(tuned, Path("huge.png"))
+    assert message.startswith("a picture of 8192x8192 needs at least ")
+    assert hint and hint.startswith("take a smaller one, for example `--size ")
+
+
 COMPARED = "was made by `sine compare`, whose pictures are not made again one by one"
 
 

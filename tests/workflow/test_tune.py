@@ -16,11 +16,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sine_cli.errors import SineError
+from sine_cli.errors import SineError, UserError
 from sine_cli.models.adapter import attach_adapter
 from sine_cli.models.rows import TUNED
+from sine_cli.project.files import sha256
 from sine_cli.project.folder import Project
-from sine_cli.project.manifest import TuneSettings
+from sine_cli.project.manifest import TuneSettings, write_manifest
 from sine_cli.workflow.adapters import intact_record, read_record, write_adapter
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.open import open_studio
@@ -146,6 +147,8 @@ def test_a_checkpoint_of_another_picture_is_not_gone_on_with_aloud(untuned: Girl
     with Image.open("girl/source.png") as source:
         turned = source.rotate(180)
     turned.save("girl/source.png")
+    source = untuned.manifest.source.model_copy(update={"stored_sha256": sha256(Path("girl/source.png"))})
+    write_manifest(untuned.project.manifest_path, untuned.manifest.model_copy(update={"source": source}))
     told = Told()
     assert run(untuned, told).resumed_at == 0
     assert told.notices == [OTHER_SETTINGS]
@@ -449,3 +452,17 @@ def test_a_record_from_before_tunings_could_stop_early_is_read(tuned: Girl) -> N
     path.write_text("\n".join(kept) + "\n")
     record = read_record(tuned.project)
     assert (record.steps_taken, record.tune) == (None, TUNE)
+
+
+def test_a_picture_that_was_changed_since_is_not_tuned_on(untuned: Girl) -> None:
+    picture = untuned.project.source(untuned.manifest)
+    with Image.open(picture) as image:
+        changed = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    changed.save(picture)
+    with pytest.raises(UserError) as caught:
+        tune(untuned.project, untuned.manifest, TUNE)
+    assert caught.value.message == "girl/source.png is not the picture whose hash girl/sine.yaml has"
+    changed.resize((32, 24)).save(picture)
+    with pytest.raises(UserError, match=r"girl/source\.png is 24 high, 32 wide, and girl/sine\.yaml says"):
+        tune(untuned.project, untuned.manifest, TUNE)
+    assert not untuned.project.tuning_dir.exists()

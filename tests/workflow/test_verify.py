@@ -93,15 +93,13 @@ def test_another_picture_of_the_same_size_is_found(untuned: Girl) -> None:
     with Image.open(picture) as image:
         image.rotate(180).save(picture)
     (problem,) = verify(untuned.project).problems
-    assert problem.what == "girl/source.png: is not the picture whose hash girl/sine.yaml has"
+    assert problem.what == "girl/source.png is not the picture whose hash girl/sine.yaml has"
     assert problem.hint == "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`"
     unknown = untuned.manifest.source.model_copy(update={"stored_sha256": None})
     write_manifest(untuned.project.manifest_path, untuned.manifest.model_copy(update={"source": unknown}))
     verdict = verify(untuned.project)
     assert verdict.problems == []
-    assert verdict.notes[0] == (
-        "girl/sine.yaml does not have the hash of source.png; the next `sine tune` or `sine edit` writes it"
-    )
+    assert verdict.notes[0] == "girl/sine.yaml does not have the hash of source.png"
 
 
 def test_a_picture_of_another_size_or_none_is_found(untuned: Girl) -> None:
@@ -186,6 +184,35 @@ def test_a_base_of_the_hub_is_looked_up_in_the_cache_alone(
         weights.unlink()
     assert locate.cached("someone/base", commit) == locate.Location(snapshot, commit)
     assert verify(tuned.project) == Verdict(adapter=True, shapes=True)
+
+
+@pytest.mark.parametrize("revision", ["/dev/zero", "/dev/tty", "/etc", "../../x", "/bin/ls"])
+def test_a_revision_that_is_a_path_is_not_followed(tuned: Girl, revision: str) -> None:
+    manifest = tuned.manifest.model_copy(update={"base": "sd15", "base_revision": revision})
+    write_manifest(tuned.project.manifest_path, manifest)
+    rewrite_record(tuned, base="sd15", base_revision=revision)
+    assert found(tuned) == [f'base_revision: "{revision}" is no commit of the hub']
+
+
+def test_a_picture_that_leads_out_does_not_keep_the_rest_from_being_looked_at(full: Girl) -> None:
+    shutil.move("girl/source.png", "elsewhere.png")
+    Path("girl/source.png").symlink_to(Path("elsewhere.png").resolve())
+    verdict = verify(full.project)
+    told = {problem.what.partition(",")[0] for problem in verdict.problems}
+    assert told == {"girl/source.png leads out of the project"}
+    assert (verdict.adapter, verdict.runs) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("base_weights", [1e300]), ("base_weights", [10**400]), ("switch_steps", [-1, 10**9])],
+)
+def test_axes_that_no_grid_has_are_found(full: Girl, name: str, values: list[float]) -> None:
+    run = next(p for p in sorted((full.project.root / "grids").iterdir()) if "boat" in p.name)
+    record = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump({**record, name: values}))
+    (what,) = found(full)
+    assert what.startswith(f"{run}/run.yaml: {name}: must be a list of numbers from 0 to ")
 
 
 # ------------------------------------------------------------------------------------------------------- runs
@@ -292,7 +319,7 @@ def test_a_damaged_or_missing_record_of_a_run_is_found(full: Girl) -> None:
         ({"command": "tune"}, "command: must be edit, grid or compare"),
         ({"count": 10**9}, "count: must be from 1 to 1000"),
         ({"steps": 0}, "steps: must be at least 1, got 0"),
-        ({"command": "grid"}, "switch_steps: must be a list of numbers"),
+        ({"command": "grid"}, "switch_steps: must be a list of numbers from 0 to 1000"),
         (
             {"command": "grid", "switch_steps": [0] * 500, "base_weights": [1]},
             "switch_steps: makes more than 400 cells",

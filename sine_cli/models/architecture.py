@@ -116,9 +116,12 @@ def read_architecture(path: Path) -> Architecture:
 
 
 def _refuse_empty(path: Path, shapes: Shapes) -> None:
-    """A tensor without numbers may have a side of any length, which would become the size of something."""
+    """A tensor without numbers may have a side of any length, which would become the size of something.
+
+    Marks such as SDXL's `v_pred` have no side at all.
+    """
     for name, shape in shapes.items():
-        if 0 in shape:
+        if 0 in shape and max(shape) > 0:
             raise UserError(f"{path} is no sound base: {name} has no numbers", "fetch or copy it again")
 
 

@@ -1,5 +1,6 @@
 """Grids: every cell is an edit, and an interrupted grid goes on where it stopped."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -219,7 +220,7 @@ def in_another_order(cells: Cells) -> None:
 
 
 def one_twice(cells: Cells) -> None:
-    cells[2] = dict(cells[1])
+    cells[2] = json.loads(json.dumps(cells[1]))
 
 
 def with_a_guide_less(cells: Cells) -> None:

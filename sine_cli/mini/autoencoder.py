@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sine_cli.mini.dataset import Shard
-from sine_cli.mini.training import Loop, Report
+from sine_cli.mini.training import Loop, Report, autocast
 
 FACTOR, CHANNELS = 16, 32
 _CROP, _BATCH = 64, 24
@@ -77,7 +77,7 @@ def train(
     def loss(step: int) -> tuple[Tensor, int]:
         generator = torch.Generator().manual_seed(step)
         pictures = batch(np.random.default_rng((step, 1)))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             latents = model.encode(pictures).latent
             target = pictures
             if step % 8 == 7:  # the latents of half the size are those of the picture at half the size

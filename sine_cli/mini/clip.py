@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sine_cli.mini import recognition
 from sine_cli.mini.recognition import FEATURES, SIDE, Squares
 from sine_cli.mini.text import WIDTH, text_config
-from sine_cli.mini.training import Loop, Report
+from sine_cli.mini.training import Loop, Report, autocast
 
 _PATCH = 16
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -128,7 +128,7 @@ def train(
 
     def loss(step: int) -> tuple[Tensor, int]:
         x, numbers, targets = recognition.batch(squares, np.random.default_rng((step, 2)))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             cells, goals = recognition.see(namer, x)
             seen = clip.vision_model(x)
             image = F.normalize(clip.visual_projection(seen.pooler_output).float(), dim=-1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sine_cli.mini.dataset import Shard
+from sine_cli.mini.training import autocast
 
 _BATCH = 50
 
@@ -28,7 +29,7 @@ def encode(autoencoder: Any, shards: list[Shard], on_done: Callable[[int, int], 
         for start in range(0, len(pictures), _BATCH):
             pixels = np.array(pictures[start : start + _BATCH])
             batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with autocast():
                 z = autoencoder.encode(batch.contiguous(memory_format=torch.channels_last)).latent
             parts.append(z.float().numpy().astype(np.float16))
         partial = shard.folder / f".{shard.name}.latents.npy"

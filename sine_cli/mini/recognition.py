@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sine_cli.mini.dataset import Shard
-from sine_cli.mini.training import Loop, Report
+from sine_cli.mini.training import Loop, Report, autocast
 from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
 SIDE = 128
@@ -130,7 +130,7 @@ def train(sets: list[Squares], checkpoint: Path, steps: int, report: Report) -> 
 
     def loss(step: int) -> tuple[Tensor, int]:
         x, _, targets = batch(sets, np.random.default_rng((step, 3)))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             seen = namer.network(x.contiguous(memory_format=torch.channels_last)).pooler_output.flatten(1)
             return naming_loss(logits(namer.heads, seen), targets), len(x)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sine_cli.mini.training import Loop, Report
+from sine_cli.mini.training import Loop, Report, autocast
 from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
 LENGTH = 24
@@ -123,7 +123,7 @@ def train(
     def loss(step: int) -> tuple[Tensor, int]:
         generator = torch.Generator().manual_seed(step)
         chosen = torch.randint(0, len(ids), (_BATCH,), generator=generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             logits = reader(ids[chosen])
         parts = [
             F.cross_entropy(logit.float(), targets[chosen, i], ignore_index=-100)

@@ -21,6 +21,13 @@ _OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 """What AdamW or Muon keeps of a parameter."""
 
 
+def autocast() -> torch.autocast:
+    """bfloat16 where the processor computes it itself: elsewhere it is several times slower than float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # absent before torch 2.10
+    is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_native)
+
+
 class Loop:
     """One training: a model, AdamW, an exponential moving average, and checkpoints in a folder.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sine_cli.mini.autoencoder import CHANNELS
 from sine_cli.mini.text import WIDTH
-from sine_cli.mini.training import Loop, Report
+from sine_cli.mini.training import Loop, Report, autocast
 
 NATIVE = 8
 """Latent cells on a side: 128 pixels."""
@@ -92,7 +92,7 @@ def train(
         eps = torch.randn(x_0.shape, generator=generator)
         a = alpha_bar[t][:, None, None, None]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             predicted = unet(x_t, t, texts).sample
         errors = (predicted.float() - eps).pow(2).mean((1, 2, 3))
         return (errors * weights[t]).mean(), size

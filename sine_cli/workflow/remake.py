@@ -1,4 +1,7 @@
-"""`sine edit --from`: the pictures of a record made again, bit for bit where nothing has changed since."""
+"""`sine edit --from`: the pictures of a record made again, the same where nothing has changed since.
+
+A whole run is then the same bit for bit; one of its pictures but for rounding, as it was made with others.
+"""
 
 import os
 from collections.abc import Callable

@@ -149,7 +149,8 @@ def test_each_picture_of_a_batch_is_predicted_by_itself(base: Base) -> None:
     for i in range(2):
         alone = predict(backbone, *branches, x_t=noise(2)[i : i + 1])
         for together, single in zip(both, alone, strict=True):
-            torch.testing.assert_close(together[i : i + 1], single, rtol=0, atol=1e-5)
+            # Processors may sum a batch in another order than a single row
+            torch.testing.assert_close(together[i : i + 1], single, rtol=0, atol=1e-4)
 
 
 def test_a_call_is_cut_into_as_few_as_memory_allows(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:

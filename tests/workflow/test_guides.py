@@ -23,6 +23,7 @@ from sine_cli.workflow.guides import GuideRequest, parse_guide
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.tune import tune
+from tests.alike import are_alike
 from tests.workflow.conftest import EDIT, TUNE, Girl
 
 PROMPT = "painting of a girl"
@@ -247,7 +248,7 @@ def test_a_grid_sweeps_the_weight_of_a_guide(tuned: Girl, style: Girl) -> None:
         (700, 0.75, 0.25),
     ]
     last = run(tuned, guide("stripes", 0.25), base_weight=0.75, switch_step=700).pictures[0]
-    assert np.array_equal(pixels(result.cells[-1].file), pixels(last))
+    assert are_alike(result.cells[-1].file, last)
     assert read_recipe(result.cells[-1].file) == read_recipe(last)
     record = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
     assert (record["switch_steps"], record["guide_weights"]) == ([300, 700], [0.0, 0.25])

@@ -31,6 +31,9 @@ Update = Callable[[int, int | None, str], None]
 _NOT_PLAIN = "[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 """Controls, changes of direction, and halves of characters."""
 
+LONGEST_SILENCE = 30
+"""Seconds after which work that goes slowly gets a line all the same."""
+
 LINE_EVERY = 50
 """Of work without a known total, how much is done between two lines."""
 
@@ -98,7 +101,8 @@ class Console:
     def progress(self) -> Iterator[Update]:
         """A progress bar with the time left; on anything but a terminal, a line at each tenth.
 
-        Without a known total there is no time left, and a line at every `LINE_EVERY`.
+        Without a known total there is no time left, and a line at every `LINE_EVERY`. Slow work gets a line
+        after `LONGEST_SILENCE` too.
         """
         if self.quiet:
             yield lambda done, total, description: None
@@ -130,20 +134,21 @@ class Console:
     def _tenths(self) -> Update:
         known: int | None = 0
         printed = last = first = 0
-        started = time.monotonic()
+        started = told = time.monotonic()
 
         def update(done: int, total: int | None, description: str) -> None:
-            nonlocal known, printed, last, first, started
+            nonlocal known, printed, last, first, started, told
+            now = time.monotonic()
             if total != known or done < last:  # new work
-                known, printed, first, started = total, 0, done, time.monotonic()
+                known, printed, first, started, told = total, 0, done, now, now
             last = done
             part = done // LINE_EVERY if total is None else 10 * done // total
-            if part == printed:
+            if part == printed and now - told < LONGEST_SILENCE:
                 return
-            printed = part
+            printed, told = part, now
             pace = ""
             if done > first:
-                speed = (done - first) / max(time.monotonic() - started, 1e-9)
+                speed = (done - first) / max(now - started, 1e-9)
                 pace = f"  {speed:.1f}/s"
                 if total is not None:
                     pace += f", {(total - done) / speed:.0f} s left"

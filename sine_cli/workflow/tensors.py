@@ -29,6 +29,8 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] |
     """Write a file, `about` in its header. Raises OSError when the disk refuses."""
     with disk_errors():
         save_file(tensors, file, metadata=about)
+    os.umask(mask := os.umask(0))  # there is no other way to ask for it
+    file.chmod(0o666 & ~mask)  # safetensors writes for the owner alone, all else that sine writes is as usual
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:

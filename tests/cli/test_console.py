@@ -60,6 +60,18 @@ def test_progress_on_a_file_is_a_line_at_each_tenth(capsys: Capsys) -> None:
     assert all(re.fullmatch(r"tuning  \d+/100  \d+\.\d/s, \d+ s left", line) for line in lines)
 
 
+def test_slow_work_on_a_file_gets_a_line_all_the_same(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 12))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    with Console().progress() as update:
+        for done in range(1, 8):
+            update(done, 1000, "tuning")
+    lines = [without_pace(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["tuning  4/1000", "tuning  7/1000"]
+
+
 def test_progress_begins_anew_with_new_work(capsys: Capsys) -> None:
     with Console().progress() as update:
         for total in (2, 3):

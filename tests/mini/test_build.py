@@ -13,8 +13,8 @@ from sine_cli.models.locate import in_folder, native_pixels
 from sine_cli.scoring.clip import Clip
 
 PLAN = Plan(
-    pictures=600,
-    shard=200,
+    pictures=300,
+    shard=100,
     autoencoder_steps=2,
     text_steps=2,
     recognition_steps=2,

@@ -193,6 +193,15 @@ def project_above(start: Path) -> Project | None:
     return _opened(root) if root else None
 
 
+def typed_for(project: Project, command: str) -> str:
+    """How a command for this project is typed here: `sine tune`, with `--project` where it needs that."""
+    try:
+        is_found = os.path.samefile(find_project(Path.cwd()).project.root, project.root)
+    except (UserError, OSError):
+        is_found = False
+    return f"sine {command}" + ("" if is_found else f" --project {files.typed(project.root)}")
+
+
 def _opened(root: Path) -> Project:
     """The project in a folder. Raises UserError where a link in it leads out of it."""
     refuse_links_out(root, _FOLDERS)

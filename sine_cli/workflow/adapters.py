@@ -33,7 +33,7 @@ from sine_cli.project.files import (
     shown,
     storage_errors,
 )
-from sine_cli.project.folder import Project
+from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.lock import holder
 from sine_cli.project.manifest import Manifest, TuneSettings, first_mistake
 from sine_cli.project.plain_yaml import read_record as read_plain
@@ -140,7 +140,7 @@ def read_record(project: Project) -> AdapterRecord:
                 f"{project.label} is not tuned yet: process {tuner.pid} is at it, since {tuner.since}",
                 "wait for it, then run the same command again",
             )
-        raise UserError(f"{project.label} is not tuned yet", "run `sine tune` first")
+        raise UserError(f"{project.label} is not tuned yet", f"run `{typed_for(project, 'tune')}` first")
     try:
         return AdapterRecord.model_validate(read_plain(read_bytes(path, limit=LARGEST_RECORD)))
     except ValueError as error:

@@ -31,6 +31,16 @@ def test_the_project_of_the_working_folder_is_taken_silently_and_called_by_its_n
     assert sine("edit", "a boat") == (2, "", "error: girl is not tuned yet\n\nhint: run `sine tune` first\n")
 
 
+def test_a_hint_names_the_project_where_the_command_must(sine: "Sine", untuned: Path) -> None:
+    shutil.copytree("girl", "other girl")
+    hint = "run `sine tune --project 'other girl'` first"
+    assert sine("edit", "a boat", "-p", "other girl") == (
+        2,
+        "",
+        f"error: other girl is not tuned yet\n\nhint: {hint}\n",
+    )
+
+
 def test_a_project_is_found_from_deep_inside_it(
     sine: "Sine", untuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

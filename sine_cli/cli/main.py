@@ -62,9 +62,6 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     """Run `sine` (or another application) with these arguments (None: the process's) and exit."""
     # Importing torch makes a million objects that stay: looking through them for garbage takes half a second
     gc.set_threshold(100_000, 50, 50)
-    # Before torch loads OpenMP: threads that wait for one another then sleep instead of spinning, which makes
-    # a tuning many times slower where others use the cores too
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))

@@ -277,10 +277,8 @@ def _of_comparison(record: Record) -> _Expected:
 
 def _numbers(record: Record, name: str, kind: type | tuple[type, ...], *, most: int) -> list[Any]:
     """A list of numbers from 0 to `most` in the record. Raises ValueError where it is none."""
-    values = record.get(name)
-    if not isinstance(values, list):
-        values = [None]
-    if not all(isinstance(each, kind) and 0 <= each <= most for each in values):
+    values: Any = record.get(name)
+    if not isinstance(values, list) or not all(isinstance(n, kind) and 0 <= n <= most for n in values):
         raise ValueError(f"{name}: must be a list of numbers from 0 to {most}")
     return values
 

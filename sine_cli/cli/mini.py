@@ -30,14 +30,18 @@ def build(
         typer.Option("--out", help="Where `weights` and `scorer` go; default: `built` in the work folder."),
     ] = None,
     unet_steps: Annotated[
-        int | None, typer.Option("--unet-steps", min=1, help="Of 64 pictures each; more is better.")
+        int | None,
+        typer.Option(
+            "--unet-steps", min=1, help="Of the U-Net, whose training is the longest; more is better."
+        ),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Make the bundled base and its scorer anew.
 
-    From package registries to the shipped files; hours on a laptop. Needs npm and apt-get, and
-    `pip install "sine-cli[mini]"`. Interrupt it at any time: the same command goes on.
+    From package registries to the shipped files: some four hours on two cores. An NVIDIA GPU is used where
+    there is one, with larger batches. Needs npm and apt-get, and `pip install "sine-cli[mini]"`. Interrupt it
+    at any time: the same command goes on.
 
     \b
     python -m sine_cli.mini build --work ~/mini-work
@@ -45,12 +49,14 @@ def build(
     from dataclasses import replace
 
     from sine_cli.console import Console
-    from sine_cli.mini.build import Plan
     from sine_cli.mini.build import build as build_all
+    from sine_cli.mini.build import default_plan
     from sine_cli.project.files import shown
 
     console = Console(quiet=quiet)
-    plan = Plan() if unet_steps is None else replace(Plan(), unet_steps=unet_steps)
+    plan = default_plan()
+    if unet_steps is not None:
+        plan = replace(plan, unet=replace(plan.unet, steps=unet_steps))
     folder = out or work / "built"
     build_all(work, folder, plan, console.say)
     console.result([f"{shown(folder)}  weights and scorer"], {"folder": str(folder)})

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sine_cli.mini.dataset import Shard
-from sine_cli.mini.training import Loop, Report, autocast
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast, generator
 
 FACTOR, CHANNELS = 16, 32
-_CROP, _BATCH = 64, 24
+_CROP = 64
 _NOISE = 0.05
 """Of the latents' spread, added before decoding."""
 
@@ -48,34 +48,35 @@ def new_autoencoder() -> Any:
 
 
 def train(
-    shards: list[Shard], photographs: np.ndarray, checkpoint: Path, steps: int, report: Report
+    shards: list[Shard], photographs: np.ndarray, checkpoint: Path, length: Length, report: Report
 ) -> tuple[Any, Loop]:
     """Train on random crops of the square pictures, a sixth of them of photographs. Returns the averaged
     model."""
     torch.manual_seed(0)
-    model = new_autoencoder().to(memory_format=torch.channels_last)
+    model = new_autoencoder().to(DEVICE, memory_format=torch.channels_last)
     loop = Loop(
-        model, checkpoint, steps=steps, learning_rate=1e-3, warmup=100, average=0.995, weight_decay=1e-4
+        model,
+        checkpoint,
+        steps=length.steps,
+        learning_rate=1e-3,
+        warmup=100,
+        average=0.995,
+        weight_decay=1e-4,
     )
     squares = [shard.pictures for shard in shards if shard.height == shard.width == 128]
+    of_photographs = length.batch // 6
 
     def batch(rng: np.random.Generator) -> Tensor:
-        crops = []
-        for _ in range(_BATCH):
-            if rng.random() < 1 / 6:
-                whole, scale = photographs[rng.integers(len(photographs))], int(rng.choice([1, 2]))
-            else:
-                shard, scale = squares[rng.integers(len(squares))], 1
-                whole = shard[rng.integers(len(shard))]
-            side = _CROP * scale
-            top, left = rng.integers(whole.shape[0] - side + 1), rng.integers(whole.shape[1] - side + 1)
-            crop = np.asarray(whole[top : top + side, left : left + side], np.float32)
-            crops.append(crop.reshape(_CROP, scale, _CROP, scale, 3).mean((1, 3)))
-        pictures = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 127.5 - 1
-        return pictures.contiguous(memory_format=torch.channels_last)
+        scale = int(rng.choice([1, 2]))
+        pictures = torch.cat(
+            [
+                _crops(rng, squares[rng.integers(len(squares))], length.batch - of_photographs, _CROP),
+                F.avg_pool2d(_crops(rng, photographs, of_photographs, _CROP * scale), scale),
+            ]
+        )
+        return (pictures / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
     def loss(step: int) -> tuple[Tensor, int]:
-        generator = torch.Generator().manual_seed(step)
         pictures = batch(np.random.default_rng((step, 1)))
         with autocast():
             latents = model.encode(pictures).latent
@@ -83,11 +84,11 @@ def train(
             if step % 8 == 7:  # the latents of half the size are those of the picture at half the size
                 latents, target = F.avg_pool2d(latents, 2), F.avg_pool2d(pictures, 2)
             spread = latents.detach().float().std()
-            noise = torch.randn(latents.shape, generator=generator) * spread
-            decoded = model.decode(latents + noise * _NOISE * (step > steps // 10)).sample.float()
+            noise = torch.randn(latents.shape, generator=generator(step), device=DEVICE) * spread
+            decoded = model.decode(latents + noise * _NOISE * (step > loop.steps // 10)).sample.float()
         error = (decoded - target).abs().mean()
         # Edges count once the colours stand: from the first step on, they pull to a flat picture
-        edges = min(1.0, max(0.0, 4 * step / steps - 0.4))
+        edges = min(1.0, max(0.0, 4 * step / loop.steps - 0.4))
         error = error + 0.5 * edges * sum(
             (decoded.diff(dim=dim) - target.diff(dim=dim)).abs().mean() for dim in (2, 3)
         )
@@ -96,6 +97,19 @@ def train(
 
     loop.run(loss, report)
     with loop.averaged():
-        averaged = new_autoencoder()
+        averaged = new_autoencoder().to(DEVICE)
         averaged.load_state_dict(model.state_dict())
     return averaged.eval(), loop
+
+
+def _crops(rng: np.random.Generator, pictures: np.ndarray, count: int, side: int) -> Tensor:
+    """Random squares of `count` pictures (N, H, W, 3), as (count, 3, side, side) of 0..255 on the device."""
+    chosen = np.sort(rng.choice(len(pictures), count, replace=len(pictures) < count))
+    whole = torch.from_numpy(np.array(pictures[chosen])).to(DEVICE)
+    height, width = whole.shape[1:3]
+    top, left = (
+        torch.from_numpy(rng.integers(0, room - side + 1, (count, 1))).to(DEVICE) for room in (height, width)
+    )
+    places = torch.arange(side, device=DEVICE)
+    rows, columns = (top + places)[:, :, None], (left + places)[:, None, :]
+    return whole[torch.arange(count, device=DEVICE)[:, None, None], rows, columns].permute(0, 3, 1, 2).float()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sine_cli.mini import recognition
 from sine_cli.mini.recognition import FEATURES, SIDE, Squares
 from sine_cli.mini.text import WIDTH, text_config
-from sine_cli.mini.training import Loop, Report, autocast
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast
 
 _PATCH = 16
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -96,7 +96,7 @@ def train(
     squares: list[Squares],
     pooled: Tensor,
     checkpoint: Path,
-    steps: int,
+    length: Length,
     report: Report,
 ) -> tuple[Any, Loop]:
     """Train the image tower and both projections on the square pictures.
@@ -110,15 +110,17 @@ def train(
     """
     torch.manual_seed(0)
     clip = new_clip(tokenizer_size)
-    clip.set_attn_implementation("eager")  # quicker backwards than the fused one on a CPU
+    if DEVICE.type == "cpu":
+        clip.set_attn_implementation("eager")  # quicker backwards than the fused one
     start_like_trained(clip.vision_model)
     clip.text_model.load_state_dict(_text_state(text_tower))
     clip.text_model.requires_grad_(False)
-    pupil = _Pupil(clip)
+    pupil = _Pupil(clip).to(DEVICE)
+    pooled = pooled.to(DEVICE)
     loop = Loop(
         pupil,
         checkpoint,
-        steps=steps,
+        steps=length.steps,
         learning_rate=3e-3,
         warmup=100,
         average=0.998,
@@ -127,7 +129,7 @@ def train(
     )
 
     def loss(step: int) -> tuple[Tensor, int]:
-        x, numbers, targets = recognition.batch(squares, np.random.default_rng((step, 2)))
+        x, numbers, targets = recognition.batch(squares, length.batch, np.random.default_rng((step, 2)))
         with autocast():
             cells, goals = recognition.see(namer, x)
             seen = clip.vision_model(x)
@@ -140,9 +142,9 @@ def train(
         text = F.normalize(clip.text_projection(pooled[numbers].float()), dim=-1)
         logits = image @ text.T * clip.logit_scale.exp().clamp(max=100)
         same = numbers[:, None] == numbers[None]
-        own = torch.eye(len(x), dtype=torch.bool)
+        own = torch.eye(len(x), dtype=torch.bool, device=DEVICE)
         logits = logits.masked_fill(same & ~own, -1e4)  # the same caption twice is no wrong answer
-        goal = torch.arange(len(x))
+        goal = torch.arange(len(x), device=DEVICE)
         contrast = (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
         return contrast + named + taught + _CELLS * (1 - likeness), len(x)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sine_cli.mini.dataset import Shard
-from sine_cli.mini.training import autocast
+from sine_cli.mini.training import DEVICE, autocast
 
 _BATCH = 50
 
@@ -20,7 +20,7 @@ def latents_path(shard: Shard) -> Path:
 @torch.no_grad()
 def encode(autoencoder: Any, shards: list[Shard], on_done: Callable[[int, int], None]) -> None:
     """Write the latents, (N, C, h, w) float16 as the encoder gives them, of each shard that has none yet."""
-    autoencoder = autoencoder.to(memory_format=torch.channels_last)
+    autoencoder = autoencoder.to(DEVICE, memory_format=torch.channels_last)
     for done, shard in enumerate(shards, start=1):
         if latents_path(shard).is_file():
             continue
@@ -28,10 +28,10 @@ def encode(autoencoder: Any, shards: list[Shard], on_done: Callable[[int, int], 
         parts = []
         for start in range(0, len(pictures), _BATCH):
             pixels = np.array(pictures[start : start + _BATCH])
-            batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+            batch = torch.from_numpy(pixels).to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1
             with autocast():
                 z = autoencoder.encode(batch.contiguous(memory_format=torch.channels_last)).latent
-            parts.append(z.float().numpy().astype(np.float16))
+            parts.append(z.float().cpu().numpy().astype(np.float16))
         partial = shard.folder / f".{shard.name}.latents.npy"
         with partial.open("wb") as file:
             np.save(file, np.concatenate(parts))

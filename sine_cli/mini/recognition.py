@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sine_cli.mini.dataset import Shard
-from sine_cli.mini.training import Loop, Report, autocast
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast
 from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
 SIDE = 128
 """Pixels on a side of the pictures that scorer and network see."""
 FEATURES = 192
 """Channels of the network's features in cells of 16 pixels."""
-_BATCH = 64
 _CLASSES = (list(NOUNS), list(STYLES), [*PLACES, *COLOURS])
 _WEIGHTS = (1.0, 0.5, 0.5)
 """Of naming noun, style and place in the loss: nouns are the slowest to learn."""
@@ -47,12 +46,14 @@ def squares(shards: list[Shard], captions: list[Tensor]) -> list[Squares]:
     ]
 
 
-def batch(sets: list[Squares], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of one shard, augmented: pictures (B, 3, 128, 128) of -1..1, caption numbers, targets."""
+def batch(sets: list[Squares], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """`size` pictures of one shard, augmented, on the device: (B, 3, 128, 128) of -1..1, caption numbers,
+    targets."""
     chosen = sets[rng.integers(len(sets))]
-    index = np.sort(rng.choice(len(chosen.pictures), _BATCH, replace=False))
-    pixels = torch.from_numpy(np.array(chosen.pictures[index])).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return _augmented(rng, pixels), chosen.captions[index], chosen.targets[index]
+    index = np.sort(rng.choice(len(chosen.pictures), size, replace=False))
+    pixels = torch.from_numpy(np.array(chosen.pictures[index])).to(DEVICE)
+    pictures = _augmented(rng, pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return pictures, chosen.captions[index].to(DEVICE), chosen.targets[index].to(DEVICE)
 
 
 def new_heads(width: int) -> nn.ModuleList:
@@ -117,7 +118,7 @@ class _Namer(nn.Module):
         self.heads = new_heads(256)
 
 
-def train(sets: list[Squares], checkpoint: Path, steps: int, report: Report) -> tuple[nn.Module, Loop]:
+def train(sets: list[Squares], checkpoint: Path, length: Length, report: Report) -> tuple[nn.Module, Loop]:
     """Train the network.
 
     Returns:
@@ -125,11 +126,11 @@ def train(sets: list[Squares], checkpoint: Path, steps: int, report: Report) -> 
     """
     torch.manual_seed(0)
     namer: Any = _Namer()
-    namer.to(memory_format=torch.channels_last)
-    loop = Loop(namer, checkpoint, steps=steps, learning_rate=2e-3, warmup=100, weight_decay=0.05)
+    namer.to(DEVICE, memory_format=torch.channels_last)
+    loop = Loop(namer, checkpoint, steps=length.steps, learning_rate=2e-3, warmup=100, weight_decay=0.05)
 
     def loss(step: int) -> tuple[Tensor, int]:
-        x, _, targets = batch(sets, np.random.default_rng((step, 3)))
+        x, _, targets = batch(sets, length.batch, np.random.default_rng((step, 3)))
         with autocast():
             seen = namer.network(x.contiguous(memory_format=torch.channels_last)).pooler_output.flatten(1)
             return naming_loss(logits(namer.heads, seen), targets), len(x)

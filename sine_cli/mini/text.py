@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sine_cli.mini.training import Loop, Report, autocast
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast
 from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
 LENGTH = 24
 """Tokens a caption, begin and end included."""
 WIDTH = 192
-_BATCH = 256
 
 
 def new_tokenizer(captions: Iterable[str]) -> Any:
@@ -112,24 +111,25 @@ def _targets(texts: list[dict[str, str]]) -> Tensor:
 
 
 def train(
-    tokenizer: Any, texts: list[dict[str, str]], checkpoint: Path, steps: int, report: Report
+    tokenizer: Any, texts: list[dict[str, str]], checkpoint: Path, length: Length, report: Report
 ) -> tuple[Any, Loop]:
     """Train the tower on captions and their labels. Returns the averaged tower, in eval mode."""
     torch.manual_seed(0)
-    reader = _Reader(len(tokenizer))
-    loop = Loop(reader, checkpoint, steps=steps, learning_rate=1e-3, warmup=50, average=0.99)
-    ids, targets = tokens(tokenizer, [text["caption"] for text in texts]), _targets(texts)
+    reader = _Reader(len(tokenizer)).to(DEVICE)
+    loop = Loop(reader, checkpoint, steps=length.steps, learning_rate=1e-3, warmup=50, average=0.99)
+    ids = tokens(tokenizer, [text["caption"] for text in texts]).to(DEVICE)
+    targets = _targets(texts).to(DEVICE)
 
     def loss(step: int) -> tuple[Tensor, int]:
         generator = torch.Generator().manual_seed(step)
-        chosen = torch.randint(0, len(ids), (_BATCH,), generator=generator)
+        chosen = torch.randint(0, len(ids), (length.batch,), generator=generator)
         with autocast():
             logits = reader(ids[chosen])
         parts = [
             F.cross_entropy(logit.float(), targets[chosen, i], ignore_index=-100)
             for i, logit in enumerate(logits)
         ]
-        return torch.stack(parts).sum(), _BATCH
+        return torch.stack(parts).sum(), length.batch
 
     loop.run(loss, report)
     with loop.averaged():

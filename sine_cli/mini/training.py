@@ -1,5 +1,5 @@
-"""What the five trainings share: a loop that checkpoints, goes on where it stopped, and keeps an average of
-the weights."""
+"""What the five trainings share: where they compute, and a loop that checkpoints, goes on where it stopped,
+and keeps an average of the weights."""
 
 import json
 import math
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 Report = Callable[[str], None]
 _STATE = "state.safetensors"
@@ -21,11 +23,31 @@ _OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 """What AdamW or Muon keeps of a parameter."""
 
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where all is trained: models and batches are put there."""
+
+
 def autocast() -> torch.autocast:
-    """bfloat16 where the processor computes it itself: elsewhere it is several times slower than float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # absent before torch 2.10
-    is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_native)
+    """bfloat16 where it is computed natively: on other processors it is several times slower than float32."""
+    if DEVICE.type == "cuda":
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # absent before torch 2.10
+        is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_native)
+
+
+def generator(step: int) -> torch.Generator:
+    """Of all that a step draws on the device: it depends on the step's number alone."""
+    return torch.Generator(DEVICE).manual_seed(step)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: its steps, and the pictures (or captions) of each."""
+
+    steps: int
+    batch: int
 
 
 class Loop:
@@ -83,7 +105,8 @@ class Loop:
                 pictures it saw.
             every: seconds between checkpoints.
         """
-        mean, saved, started = None, time.monotonic(), time.monotonic()
+        saved = started = time.monotonic()
+        mean: Tensor | None = None
         before, seen_before, step_before = self.seconds, self.seen, self.step
         while self.step < self.steps:
             value, pictures = loss(self.step)
@@ -97,19 +120,19 @@ class Loop:
             self.step += 1
             self.seen += pictures
             decay = min(self._decay, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                for average, parameter in zip(self._averages, self._parameters, strict=True):
-                    average.lerp_(parameter, 1 - decay)
-            mean = value.item() if mean is None else 0.98 * mean + 0.02 * value.item()
-            if not math.isfinite(mean):
-                raise FloatingPointError(f"the loss is {mean} at step {self.step}")
+            get_ema_multi_avg_fn(decay)(self._averages, self._parameters, self.step)
+            value = value.detach()
+            mean = value if mean is None else mean.lerp(value, 0.02)
+            if self.step % 100 and self.step < self.steps:
+                continue  # to read a number waits for an accelerator
+            if not math.isfinite(mean.item()):
+                raise FloatingPointError(f"the loss is {mean.item()} at step {self.step}")
             now = time.monotonic()
             self.seconds = before + now - started
-            if self.step % 100 == 0:
-                rate = (self.seen - seen_before) / (now - started)
-                left = (self.steps - self.step) * (now - started) / (self.step - step_before)
-                pace = f"{rate:.0f} pictures/s  {left / 60:.0f} min left"
-                report(f"step {self.step}/{self.steps}  loss {mean:.4f}  {pace}")
+            rate = (self.seen - seen_before) / (now - started)
+            left = (self.steps - self.step) * (now - started) / (self.step - step_before)
+            pace = f"{rate:.0f} pictures/s  {left / 60:.0f} min left"
+            report(f"step {self.step}/{self.steps}  loss {mean.item():.4f}  {pace}")
             if now - saved > every or self.step == self.steps:
                 self.save()
                 saved = now
@@ -152,7 +175,8 @@ class Loop:
     def _restore(self) -> None:
         with safe_open(self.folder / _STATE, "pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = file.keys()  # no mapping: it has no `in`
+            tensors = {name: file.get_tensor(name).to(self._parameters[0].device) for name in names}
         self.step, self.seconds, self.seen = facts["step"], facts["seconds"], facts["seen"]
         self._put([tensors[f"weight.{name}"] for name in self._names])
         self._averages = [tensors[f"average.{name}"] for name in self._names]

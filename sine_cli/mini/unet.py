@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sine_cli.mini.autoencoder import CHANNELS
 from sine_cli.mini.text import WIDTH
-from sine_cli.mini.training import Loop, Report, autocast
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast, generator
 
 NATIVE = 8
 """Latent cells on a side: 128 pixels."""
-_BATCH = 64
 _DROPPED = 1 / 8
 _MIN_SNR = 5.0
 
@@ -56,8 +56,19 @@ def alphas_cumprod() -> Tensor:
     return torch.cumprod(1 - betas, 0)
 
 
+def spread_times(shares: Tensor) -> Tensor:
+    """A time in each of B equal parts of 0..999, so that the loss varies less from batch to batch.
+
+    Args:
+        shares: where in its part each lies, (B,) in [0, 1).
+    """
+    parts = torch.arange(len(shares), device=shares.device) + shares
+    # In float32 the last share may round up to the end of its part
+    return (parts * (1000 / len(shares))).long().clamp(max=999)
+
+
 def train(
-    sets: list[Latents], encoded: Tensor, null: Tensor, checkpoint: Path, steps: int, report: Report
+    sets: list[Latents], encoded: Tensor, null: Tensor, checkpoint: Path, length: Length, report: Report
 ) -> tuple[Any, Loop]:
     """Train on latents.
 
@@ -70,26 +81,28 @@ def train(
     from diffusers.models.attention_processor import AttnProcessor
 
     torch.manual_seed(0)
-    unet = new_unet()
-    # So few positions: quicker backwards than the fused kernel on a CPU
-    unet.set_attn_processor(AttnProcessor())
-    loop = Loop(unet, checkpoint, steps=steps, learning_rate=1.2e-3, warmup=300, average=0.9995)
-    alpha_bar = alphas_cumprod()
+    unet = new_unet().to(DEVICE)
+    if DEVICE.type == "cpu":  # so few positions: quicker backwards than the fused kernel
+        unet.set_attn_processor(AttnProcessor())
+    loop = Loop(unet, checkpoint, steps=length.steps, learning_rate=1.2e-3, warmup=300, average=0.9995)
+    alpha_bar = alphas_cumprod().to(DEVICE)
     weights = (alpha_bar / (1 - alpha_bar)).clamp(max=_MIN_SNR) * (1 - alpha_bar) / alpha_bar
-    shares = torch.tensor([float(len(each.latents)) for each in sets])
+    sets = [Latents(each.latents.to(DEVICE), each.captions.to(DEVICE)) for each in sets]
+    encoded, null = encoded.to(DEVICE), null.to(DEVICE)
+    shares = np.array([len(each.latents) for each in sets]) / sum(len(each.latents) for each in sets)
 
     def loss(step: int) -> tuple[Tensor, int]:
-        generator = torch.Generator().manual_seed(step)
-        chosen = sets[int(torch.multinomial(shares, 1, generator=generator))]
+        drawn = generator(step)
+        chosen = sets[np.random.default_rng(step).choice(len(sets), p=shares)]
         native = NATIVE * NATIVE / (chosen.latents.shape[2] * chosen.latents.shape[3])
-        size = max(8, round(_BATCH * min(1.0, native)))
-        index = torch.randint(0, len(chosen.latents), (size,), generator=generator)
+        size = max(8, round(length.batch * min(1.0, native)))
+        index = torch.randint(0, len(chosen.latents), (size,), generator=drawn, device=DEVICE)
         x_0 = chosen.latents[index].float()
         texts = encoded[chosen.captions[index]].float()
-        texts[torch.rand(size, generator=generator) < _DROPPED] = null.float()
-        # A time in each of `size` equal parts of 0..1000: the loss of a batch varies less
-        t = ((torch.arange(size) + torch.rand(size, generator=generator)) * (1000 / size)).long()
-        eps = torch.randn(x_0.shape, generator=generator)
+        is_dropped = torch.rand(size, generator=drawn, device=DEVICE) < _DROPPED
+        texts = torch.where(is_dropped[:, None, None], null.float(), texts)
+        t = spread_times(torch.rand(size, generator=drawn, device=DEVICE))
+        eps = torch.randn(x_0.shape, generator=drawn, device=DEVICE)
         a = alpha_bar[t][:, None, None, None]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
         with autocast():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from sine_cli.mini.build import Plan, build
+from sine_cli.mini.training import Length
 from sine_cli.models.base import load_base
 from sine_cli.models.locate import in_folder, native_pixels
 from sine_cli.scoring.clip import Clip
@@ -15,11 +16,11 @@ from sine_cli.scoring.clip import Clip
 PLAN = Plan(
     pictures=300,
     shard=100,
-    autoencoder_steps=2,
-    text_steps=2,
-    recognition_steps=2,
-    scorer_steps=2,
-    unet_steps=2,
+    autoencoder=Length(2, batch=12),
+    text=Length(2, batch=64),
+    recognition=Length(2, batch=32),
+    scorer=Length(2, batch=32),
+    unet=Length(2, batch=32),
 )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from sine_cli.mini import recognition
 from sine_cli.mini.recognition import FEATURES, Squares
+from sine_cli.mini.training import Length
 from sine_cli.mini.vocabulary import COLOURS, NOUNS, PLACES, STYLES
 
 RED, BLUE = 0, 1
@@ -26,7 +27,7 @@ def toy() -> Squares:
 
 
 def test_a_batch_keeps_pictures_captions_and_names_together(toy: Squares) -> None:
-    pictures, captions, targets = recognition.batch([toy], np.random.default_rng(0))
+    pictures, captions, targets = recognition.batch([toy], 64, np.random.default_rng(0))
     assert pictures.shape == (64, 3, 128, 128)
     assert pictures.abs().max() <= 1
     assert torch.equal(targets, toy.targets[captions])
@@ -35,8 +36,8 @@ def test_a_batch_keeps_pictures_captions_and_names_together(toy: Squares) -> Non
 
 
 def test_the_network_sees_cells_and_names(toy: Squares, tmp_path: Path) -> None:
-    namer, loop = recognition.train([toy], tmp_path, 2, lambda _: None)
-    pictures, _, _ = recognition.batch([toy], np.random.default_rng(1))
+    namer, loop = recognition.train([toy], tmp_path, Length(2, batch=64), lambda _: None)
+    pictures, _, _ = recognition.batch([toy], 64, np.random.default_rng(1))
     cells, names = recognition.see(namer, pictures)
     assert (loop.seen, namer.training) == (128, False)
     assert cells.shape == (64, 64, FEATURES)

@@ -106,6 +106,7 @@ def edit(
     """
     from sine_cli.console import Console
     from sine_cli.project.files import shown
+    from sine_cli.workflow.asked import EditRequest, check_edit
 
     if origin is not None:
         _refuse_settings(context)
@@ -129,39 +130,34 @@ def edit(
             "--scorer says what finds the best pictures, and without --best none are looked for",
             f"for example `-n 8 --best 1 --scorer {scorer}`",
         )
-    wanted = parse_size_option(size)
-    guides = parse_guide_options(guide)
-    box = parse_crop_option(crop)
-    first_seed = check_seed(seed)
-    user_lora = parse_lora_option(lora)
-    low_memory = is_low(memory)
-    texts = _read_prompts(prompts or [])
+    request = EditRequest(
+        settings=settings,
+        size=parse_size_option(size),
+        count=count,
+        seed=check_seed(seed),
+        source_prompt=source_prompt,
+        position=not no_position,
+        best=best,
+        scorer=scorer,
+        guides=parse_guide_options(guide),
+        crop=parse_crop_option(crop),
+        lora=parse_lora_option(lora),
+        low_memory=is_low(memory),
+        prompts=_read_prompts(prompts or []),
+    )
+    if origin is None:
+        check_edit(opened, manifest, request)
     with console.progress() as update:
-        from sine_cli.workflow.edit import EditProgress, EditRequest, edit
+        from sine_cli.workflow.edit import EditProgress, edit
         from sine_cli.workflow.remake import RemakeRequest, remake
 
         def on_progress(p: EditProgress) -> None:
             update(p.done, p.total, f"prompt {p.number} of {p.prompts}" if p.prompts > 1 else "sampling")
 
         if origin is not None:
-            again = RemakeRequest(origin, user_lora, low_memory)
+            again = RemakeRequest(origin, request.lora, request.low_memory)
             results = [remake(opened, manifest, again, on_progress, console.warn)]
         else:
-            request = EditRequest(
-                texts,
-                settings,
-                wanted,
-                count,
-                first_seed,
-                source_prompt,
-                not no_position,
-                best,
-                scorer,
-                guides,
-                box,
-                user_lora,
-                low_memory,
-            )
             results = edit(opened, manifest, request, on_progress, console.warn)
     seconds, peak = sum(result.seconds for result in results), max(result.peak_memory for result in results)
     console.say(f"{seconds:.1f} s of sampling, {gigabytes(peak)}")

@@ -83,6 +83,7 @@ def grid(
     """
     from sine_cli.console import Console
     from sine_cli.project.files import shown
+    from sine_cli.workflow.asked import GridRequest, check_grid
 
     console = Console(as_json=as_json, quiet=quiet)
     if resume:
@@ -99,28 +100,31 @@ def grid(
     wanted = parse_size_option(size)
     first_seed = check_seed(seed)
     low_memory = is_low(memory)
+    request = None
+    if prompt is not None:
+        request = GridRequest(
+            prompt=prompt,
+            switch_steps=columns,
+            base_weights=rows,
+            settings=settings,
+            size=wanted,
+            seed=first_seed,
+            source_prompt=source_prompt,
+            position=not no_position,
+            scorer=scorer,
+            guides=guides,
+            low_memory=low_memory,
+        )
+        check_grid(opened, manifest, request)
     with console.progress() as update:
-        from sine_cli.workflow.grid import GridProgress, GridRequest, grid, resume_grid
+        from sine_cli.workflow.grid import GridProgress, grid, resume_grid
 
         def on_progress(p: GridProgress) -> None:
             update(p.done, p.total, f"{p.cells} cells" + (f", {p.saved} there" if p.saved else ""))
 
-        if prompt is None:
+        if request is None:
             result = resume_grid(opened, manifest, on_progress, console.warn, low_memory=low_memory)
         else:
-            request = GridRequest(
-                prompt,
-                columns,
-                rows,
-                settings,
-                wanted,
-                first_seed,
-                source_prompt,
-                not no_position,
-                scorer,
-                guides,
-                low_memory,
-            )
             result = grid(opened, manifest, request, on_progress, console.warn)
     console.say(f"{result.seconds:.1f} s of sampling, {gigabytes(result.peak_memory)}")
     before = len(result.cells) - result.made

@@ -120,7 +120,7 @@ class Loop:
             self.step += 1
             self.seen += pictures
             decay = min(self._decay, (1 + self.step) / (10 + self.step))
-            get_ema_multi_avg_fn(decay)(self._averages, self._parameters, self.step)
+            get_ema_multi_avg_fn(decay)(self._averages, [*self._parameters], self.step)
             value = value.detach()
             mean = value if mean is None else mean.lerp(value, 0.02)
             if self.step % 100 and self.step < self.steps:

@@ -212,6 +212,10 @@ def _is_project(folder: Path) -> bool:
     return os.path.isfile(folder / _MANIFEST)  # unlike Path.is_file, False where we may not look
 
 
+_MOST_NAMED = 5
+"""Projects that a hint names."""
+
+
 def named_project(path: Path, option: str) -> Project:
     """The project that `option` names: its folder, or its `sine.yaml`.
 
@@ -229,10 +233,13 @@ def _given_root(path: Path, option: str) -> Path:
     if not os.path.exists(path):
         nearby = [root.name for root in _projects_below(path.parent)]
         close = difflib.get_close_matches(path.name, nearby, n=1)
-        hint = f"did you mean `{option} {files.typed(path.parent / close[0])}`?" if close else None
-        raise UserError(
-            f"no such project: {files.shown(path)}", hint or "`sine init PICTURE --class NOUN` makes one"
-        )
+        hint = "`sine init PICTURE --class NOUN` makes one"
+        if close:
+            hint = f"did you mean `{option} {files.typed(path.parent / close[0])}`?"
+        elif nearby:
+            there = ", ".join(files.shown(path.parent / name) for name in nearby[:_MOST_NAMED])
+            hint = f"there is {there}; {hint.replace('one', 'another')}"
+        raise UserError(f"{option}: no such project: {files.shown(path)}", hint)
     if os.path.isdir(path):
         raise UserError(
             f"{files.shown(path)} is not a project: it has no {_MANIFEST}",

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -27,59 +26,17 @@ from sine_cli.models.text import PromptReader
 from sine_cli.project.files import (
     flush_file,
     make_folder,
-    read_bytes,
     replacing,
     sha256,
     shown,
     storage_errors,
 )
-from sine_cli.project.folder import Project, typed_for
-from sine_cli.project.lock import holder
-from sine_cli.project.manifest import Manifest, TuneSettings, first_mistake
-from sine_cli.project.plain_yaml import read_record as read_plain
+from sine_cli.project.folder import Project
+from sine_cli.workflow.adapter_record import AGAIN, RECORD, AdapterRecord, read_record
 from sine_cli.workflow.tensors import save_tensors
 
-RECORD = "record.yaml"
 FLOATS = {"F32", "F16", "BF16"}
 """Kinds of numbers that an adapter's tensors may have, as safetensors names them."""
-LARGEST_RECORD = 1024 * 1024
-"""Bytes."""
-
-AGAIN = "run `sine tune` again"
-
-
-class AdapterRecord(BaseModel):
-    """`adapter/record.yaml`: from what and how the adapter was made.
-
-    Attributes:
-        source_sha256: of `source.png`.
-        frequencies: octaves of the position's Fourier features; a float's digits end before 64.
-        files: SHA-256 of the safetensors files.
-        class_pictures: what decided about those of prior preservation; None without it.
-        steps_taken: of tuning; fewer than its `steps` where it stopped early. Older records have none: all.
-        low_memory, eight_bits: how it was computed, which moves its values a little.
-        seconds: of tuning, interruptions left out.  peak_memory: bytes.  loss: mean over the last steps.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    base: str
-    base_revision: str
-    source_sha256: str
-    source_prompt: str
-    tune: TuneSettings
-    frequencies: int = Field(ge=1, le=64)
-    class_pictures: dict[str, Any] | None = None
-    files: dict[str, str]
-    steps_taken: int | None = None
-    loss: float
-    seconds: float
-    peak_memory: int
-    device: str
-    dtype: str
-    low_memory: bool = False
-    eight_bits: bool = False
-    versions: dict[str, str]
 
 
 def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) -> AdapterRecord:
@@ -126,30 +83,6 @@ def _halved(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return halved
 
 
-def read_record(project: Project) -> AdapterRecord:
-    """The record of the project's adapter.
-
-    Raises:
-        UserError: not tuned yet, or not a record as sine writes it.
-    """
-    path = project.adapter_dir / RECORD
-    if not path.is_file():
-        tuner = holder(project.tuning_lock)
-        if tuner:
-            raise UserError(
-                f"{project.label} is not tuned yet: process {tuner.pid} is at it, since {tuner.since}",
-                "wait for it, then run the same command again",
-            )
-        raise UserError(f"{project.label} is not tuned yet", f"run `{typed_for(project, 'tune')}` first")
-    try:
-        return AdapterRecord.model_validate(read_plain(read_bytes(path, limit=LARGEST_RECORD)))
-    except ValueError as error:
-        what = first_mistake(error) if isinstance(error, ValidationError) else str(error)
-        raise UserError(
-            f"{shown(path)} is damaged, or another version of sine wrote it ({what})", AGAIN
-        ) from error
-
-
 def intact_record(project: Project) -> AdapterRecord | None:
     """The record of a whole adapter; None where there is none, or it is damaged."""
     try:
@@ -158,32 +91,6 @@ def intact_record(project: Project) -> AdapterRecord | None:
     except UserError:
         return None
     return record
-
-
-def check_record(project: Project, manifest: Manifest, record: AdapterRecord) -> None:
-    """Refuse an adapter of another base or another picture. Raises UserError."""
-    folder = shown(project.adapter_dir)
-    if record.base != manifest.base:
-        raise UserError(
-            f"{folder} was tuned on `{record.base}`, this project uses `{manifest.base}`",
-            f"{AGAIN}, or set `base: {record.base}` in {shown(project.manifest_path)}",
-        )
-    if manifest.base_revision not in (None, record.base_revision):
-        raise UserError(
-            f"{folder} was tuned on revision {record.base_revision} of `{record.base}`, "
-            f"this project uses {manifest.base_revision}",
-            AGAIN,
-        )
-    if record.source_prompt != manifest.prompts.source:
-        raise UserError(
-            f'{folder} was tuned with the source prompt "{record.source_prompt}", '
-            f'{shown(project.manifest_path)} has "{manifest.prompts.source}"',
-            AGAIN,
-        )
-    if record.source_sha256 != sha256(project.source(manifest)):
-        raise UserError(
-            f"{folder} was tuned on another picture than {shown(project.source(manifest))}", AGAIN
-        )
 
 
 def load_adapter(

@@ -7,56 +7,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
-from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
-from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import start_run
 from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
-from sine_cli.workflow.guides import GuideRequest, guide_recipes
+from sine_cli.workflow.asked import EditRequest, check_edit
+from sine_cli.workflow.guides import uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
-from sine_cli.workflow.render import Recipe, Renderer, recipe_of, uses_tuned
+from sine_cli.workflow.render import Recipe, Renderer, recipe_of
 from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
-from sine_cli.workflow.size import WHOLE, Box, Size
-from sine_cli.workflow.user_lora import UserLora
-
-MOST_PICTURES = 1000
-"""Of one prompt; more is a slip of the finger."""
-
-
-@dataclass(frozen=True)
-class EditRequest:
-    """What is asked for; None takes the manifest's or the source's.
-
-    Args:
-        prompts: target prompts; each gets a run folder of its own.
-        settings: K, v, w, steps, solver and the negative prompt.
-        count: pictures a prompt, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
-        source_prompt: what the tuned model is given instead of the prompt it was tuned with.
-        position: whether the tuned models are given the position of what they see.
-        best: how many of a prompt's pictures are marked as its best, 1 to `count`; None scores nothing.
-        scorer: what finds them: a hub id or a folder; None takes the bundled one.
-        guides: other tuned projects, each with one weight.
-        crop: the part of the picture to make, where it is not the whole.
-        lora: the user's own LoRA, which the base is given and the tuned model is not.
-        low_memory: whether only the U-Net stays on the device.
-    """
-
-    prompts: list[str]
-    settings: EditSettings
-    size: Size | None = None
-    count: int = 1
-    seed: int = 0
-    source_prompt: str | None = None
-    position: bool = True
-    best: int | None = None
-    scorer: str | None = None
-    guides: tuple[GuideRequest, ...] = ()
-    crop: Box | None = None
-    lora: UserLora | None = None
-    low_memory: bool = False
+from sine_cli.workflow.size import WHOLE, Size
 
 
 @dataclass(frozen=True)
@@ -122,21 +84,7 @@ def edit(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    check_target_prompts(request.prompts, request.source_prompt)
-    if not 1 <= request.count <= MOST_PICTURES:
-        raise UserError(f"-n: must be from 1 to {MOST_PICTURES}, got {request.count}", "for example `-n 4`")
-    if request.best is not None and not 1 <= request.best <= request.count:
-        raise UserError(
-            f"--best: must be from 1 to {request.count}, the pictures a prompt (-n), got {request.best}",
-            "for example `-n 8 --best 1`",
-        )
-    if request.crop and not request.position:
-        raise UserError(
-            "--crop says where things lie, and --no-position keeps that from the tuned models",
-            "leave one of them out",
-        )
-    weights = _weights(request.guides)
-    (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
+    guides = check_edit(project, manifest, request)
     scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
@@ -254,17 +202,6 @@ def make_run(
         studio.peak_memory(),
         scores,
     )
-
-
-def _weights(guides: tuple[GuideRequest, ...]) -> list[float]:
-    """The one weight of each guide. Raises UserError where one has several."""
-    for guide in guides:
-        if len(guide.weights) > 1:
-            raise UserError(
-                f"--guide: an edit takes one weight a guide, got {len(guide.weights)}",
-                "`sine grid` takes several, as its rows",
-            )
-    return [guide.weights[0] for guide in guides]
 
 
 def _counter(

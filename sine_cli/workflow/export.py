@@ -23,7 +23,8 @@ from sine_cli.project.files import (
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
-from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_lora, read_record
+from sine_cli.workflow.adapter_record import AdapterRecord, check_record, read_record
+from sine_cli.workflow.adapters import load_adapter, read_lora
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.tensors import disk_errors, write_tensors
 

@@ -17,16 +17,16 @@ from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import printable, shown, typed, write_bytes, write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
-from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
-from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, load_picture, start_run, unfinished_runs
 from sine_cli.project.source import is_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
-from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes
+from sine_cli.workflow.asked import MOST_CELLS, GridRequest, check_grid
+from sine_cli.workflow.guides import uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.plots import tradeoff_plot
-from sine_cli.workflow.render import Recipe, recipe_of, uses_tuned
+from sine_cli.workflow.render import Recipe, recipe_of
 from sine_cli.workflow.scorers import (
     LocatedScorer,
     load_scorer,
@@ -37,34 +37,8 @@ from sine_cli.workflow.scorers import (
 from sine_cli.workflow.sheet import draw_sheet
 from sine_cli.workflow.size import Size
 
-MOST_CELLS = 400
 SCORES = "scores.csv"
 TRADEOFF = "tradeoff.png"
-
-
-@dataclass(frozen=True)
-class GridRequest:
-    """What is asked for; K and v of `settings` give way to the axes.
-
-    Args:
-        switch_steps: columns of the sheet.
-        base_weights: rows; one where the weights of a guide are the rows.
-        scorer: what scores the cells: a hub id or a folder; None takes the bundled one.
-        guides: other tuned projects; one of them may have several weights.
-        low_memory: whether only the U-Net stays on the device.
-    """
-
-    prompt: str
-    switch_steps: list[int]
-    base_weights: list[float]
-    settings: EditSettings
-    size: Size | None = None
-    seed: int = 0
-    source_prompt: str | None = None
-    position: bool = True
-    scorer: str | None = None
-    guides: tuple[GuideRequest, ...] = ()
-    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,8 +101,7 @@ def grid(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    check_target_prompts([request.prompt], request.source_prompt)
-    cells = _cells(project, request)
+    cells = check_grid(project, manifest, request)
     scorer = locate_scorer(request.scorer, on_notice)
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
@@ -305,35 +278,6 @@ def _make_cells(
         run.save_image(_cell_name(recipe, rows), picture, recipe.as_dict() | provenance)
         saved += 1
     return len(missing)
-
-
-def _cells(project: Project, request: GridRequest) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
-    """The settings and the guides of every cell, row by row."""
-    columns = list(dict.fromkeys(request.switch_steps))
-    rows = [
-        (v, weights)
-        for v in dict.fromkeys(request.base_weights)
-        for weights in product(*(dict.fromkeys(guide.weights) for guide in request.guides))
-    ]
-    lists = [request.base_weights, *(guide.weights for guide in request.guides)]
-    if sum(len(set(each)) > 1 for each in lists) > 1:
-        raise UserError(
-            "a grid has one kind of rows: several -v, or several weights of one guide",
-            "give the others one value each, for example `-v 0.7 --guide ../starry-night:0,0.2,0.4`",
-        )
-    if len(columns) * len(rows) > MOST_CELLS:
-        of = "v" if len(set(request.base_weights)) == len(rows) else "weights"
-        raise UserError(
-            f"a grid of {len(columns)} K by {len(rows)} {of} has more than {MOST_CELLS} cells",
-            "give fewer values",
-        )
-    settings = [
-        (request.settings.model_copy(update={"switch_step": K, "base_weight": v}), weights)
-        for v, weights in rows
-        for K in columns
-    ]
-    guides = guide_recipes(project, request.guides, settings)
-    return [(each, its_guides) for (each, _), its_guides in zip(settings, guides, strict=True)]
 
 
 class _Rows:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +18,9 @@ from sine_cli.errors import UserError
 from sine_cli.project.folder import Project, named_project
 from sine_cli.project.manifest import EditSettings, Manifest, Share, SwitchStep, load_manifest
 from sine_cli.project.prompts import check_text, with_token
+
+if TYPE_CHECKING:
+    from sine_cli.workflow.render import Recipe
 
 SYNTAX = re.compile(
     r"(?P<project>.+?):(?P<weights>[0-9.,]+)(?::(?P<K>[0-9]{1,9}))?(?::(?P<prompt>.+))?", re.DOTALL
@@ -105,6 +108,11 @@ def parse_guide(text: str) -> GuideRequest:
 def has_weight(weight: float, switch_step: int) -> bool:
     """Whether a guide has weight at any time: no time lies beyond K = 1000."""
     return weight > 0 and switch_step < 1000
+
+
+def uses_tuned(settings: "EditSettings | Recipe") -> bool:
+    """Whether the project's own tuned model has weight at any time."""
+    return has_weight(1 - settings.base_weight, settings.switch_step)
 
 
 def guide_recipes(

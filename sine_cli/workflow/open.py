@@ -1,8 +1,6 @@
 """A project opened for sampling: what `edit` and `grid` both need before the first step."""
 
-import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +14,21 @@ from sine_cli.models.device import best_device, best_dtype, peak_memory
 from sine_cli.models.locate import Location
 from sine_cli.models.lora_files import USER_LORA, attach_user_lora
 from sine_cli.models.rows import BASE
-from sine_cli.project.files import sha256, shown, typed
+from sine_cli.project.files import sha256, shown
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
-from sine_cli.workflow.adapters import AdapterRecord, check_record, load_adapter, read_record
+from sine_cli.workflow.adapter_record import (
+    AdapterRecord,
+    check_record,
+    guide_record,
+    mended_there,
+    read_record,
+)
+from sine_cli.workflow.adapters import load_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.fit import check_picture_fits
-from sine_cli.workflow.guides import FoundGuide, GuideRecipe, guides_in_use
+from sine_cli.workflow.guides import GuideRecipe, guides_in_use
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, guide_name
 from sine_cli.workflow.size import WHOLE, Box, Size, default_size
@@ -183,7 +188,7 @@ def open_studio(
         check_record(project, manifest, record)
     location = find_base(manifest)
     others = guides_in_use(project, guides)
-    records = [_guide_record(guide, manifest, location.revision) if guide else None for guide in others]
+    records = [guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()
     base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)
     if lora:
@@ -193,7 +198,7 @@ def open_studio(
     adapters = [load_adapter(project, record, base.unet, base.text)] if record else []
     for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
         if guide and its_record:
-            with _mended_there(guide.project):
+            with mended_there(guide.project):
                 adapters.append(
                     load_adapter(guide.project, its_record, base.unet, base.text, guide_name(place))
                 )
@@ -204,28 +209,3 @@ def open_studio(
         base_rows=USER_LORA if lora else BASE,
     )
     return Studio(project, manifest, location, base, record, records, backbone, lora, low_memory)
-
-
-def _guide_record(guide: FoundGuide, manifest: Manifest, revision: str) -> AdapterRecord:
-    """The record of a guide's adapter. Raises UserError where it is not tuned, or on another base."""
-    with _mended_there(guide.project):
-        record = read_record(guide.project)
-        check_record(guide.project, guide.manifest, record)
-    if record.base_revision != revision:
-        which = "" if record.base != manifest.base else f" ({record.base_revision}, not {revision})"
-        raise UserError(
-            f"the guide {guide.project.label} was tuned on `{record.base}`, "
-            f"this project uses `{manifest.base}`{which}",
-            f"make a guide of the same base: `sine init {typed(guide.project.source(guide.manifest))} "
-            f"--class NOUN --base {shlex.quote(manifest.base)}`",
-        )
-    return record
-
-
-@contextmanager
-def _mended_there(project: Project) -> Iterator[None]:
-    """What is wrong with another project's adapter, with the command that mends it there."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(error.message, f"run `sine tune --project {typed(project.root)}`") from error

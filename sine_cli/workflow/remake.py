@@ -17,12 +17,13 @@ from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import read_recipe, read_run
+from sine_cli.workflow.asked import MOST_PICTURES
 from sine_cli.workflow.bases import find_base
-from sine_cli.workflow.edit import MOST_PICTURES, EditProgress, EditResult, make_run
-from sine_cli.workflow.guides import has_weight
+from sine_cli.workflow.edit import EditProgress, EditResult, make_run
+from sine_cli.workflow.guides import has_weight, uses_tuned
 from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.record import Provenance, differences
-from sine_cli.workflow.render import Recipe, uses_tuned
+from sine_cli.workflow.render import Recipe
 from sine_cli.workflow.user_lora import UserLora
 
 OF_RECIPE = {field.name for field in fields(Recipe)}

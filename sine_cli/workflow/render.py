@@ -33,7 +33,6 @@ from sine_cli.workflow.guides import (
     TOLERANCE,
     GuideRecipe,
     Prompt,
-    has_weight,
     source_prompt_of,
     weights_at_most,
 )
@@ -144,11 +143,6 @@ def recipe_of(
         crop=crop,
         **settings.model_dump(),
     )
-
-
-def uses_tuned(settings: EditSettings | Recipe) -> bool:
-    """Whether the project's own tuned model has weight at any time."""
-    return has_weight(1 - settings.base_weight, settings.switch_step)
 
 
 def guide_name(place: int) -> str:

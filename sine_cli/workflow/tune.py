@@ -38,7 +38,8 @@ from sine_cli.project.lock import held
 from sine_cli.project.manifest import Manifest, TuneSettings
 from sine_cli.project.migration import migrate
 from sine_cli.project.runs import save_picture
-from sine_cli.workflow.adapters import AdapterRecord, intact_record, write_adapter
+from sine_cli.workflow.adapter_record import AdapterRecord
+from sine_cli.workflow.adapters import intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.fit import check_tuning_fits
 from sine_cli.workflow.open import check_unchanged, stored_picture

@@ -92,8 +92,12 @@ def test_a_project_is_named_by_its_folder_or_its_manifest(sine: "Sine", untuned:
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("gril", "no such project: gril", "did you mean `--project girl`?"),
-        ("castle", "no such project: castle", "`sine init PICTURE --class NOUN` makes one"),
+        ("gril", "--project: no such project: gril", "did you mean `--project girl`?"),
+        (
+            "castle",
+            "--project: no such project: castle",
+            "there is girl; `sine init PICTURE --class NOUN` makes another",
+        ),
         (
             "empty",
             "empty is not a project: it has no sine.yaml",

@@ -144,7 +144,7 @@ APART = "leave one of them out"
         ),
         ("edit x -p girl --guide girl", '--guide: "girl" is not PROJECT:WEIGHT', GUIDES),
         ("edit x -p girl --guide girl:2", "--guide: a weight must be from 0 to 1, got 2", GUIDES),
-        ("edit x -p girl --guide gril:0.2", "no such project: gril", "did you mean `--guide girl`?"),
+        ("edit x -p girl --guide gril:0.2", "--guide: no such project: gril", "did you mean `--guide girl`?"),
         (
             "edit x -p girl --guide girl:0.2,0.3",
             "--guide: an edit takes one weight a guide, got 2",

@@ -211,8 +211,14 @@ def test_given_what_is_no_project(here: Path) -> None:
     Path("other").mkdir()
     Path("girl.jpg").touch()
     init = "`sine init PICTURE --class NOUN` makes one"
-    assert refused(here, Path("gril")) == ("no such project: gril", "did you mean `--project girl`?")
-    assert refused(here, Path("zzz")) == ("no such project: zzz", init)
+    assert refused(here, Path("gril")) == (
+        "--project: no such project: gril",
+        "did you mean `--project girl`?",
+    )
+    assert refused(here, Path("zzz")) == (
+        "--project: no such project: zzz",
+        f"there is girl; {init.replace('one', 'another')}",
+    )
     assert refused(here, Path("other")) == ("other is not a project: it has no sine.yaml", init)
     assert refused(here, Path("girl.jpg")) == (
         "girl.jpg is not a project",

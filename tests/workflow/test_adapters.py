@@ -11,7 +11,8 @@ from sine_cli.errors import UserError
 from sine_cli.models.base import load_base
 from sine_cli.project.files import sha256
 from sine_cli.workflow import adapters
-from sine_cli.workflow.adapters import load_adapter, read_record
+from sine_cli.workflow.adapter_record import read_record
+from sine_cli.workflow.adapters import load_adapter
 from sine_cli.workflow.bases import find_base
 from tests.workflow.conftest import Girl
 

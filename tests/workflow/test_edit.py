@@ -20,7 +20,7 @@ from sine_cli.project.manifest import EditSettings
 from sine_cli.project.runs import read_recipe
 from sine_cli.project.source import read_picture
 from sine_cli.scoring.scorer import ranking
-from sine_cli.workflow.adapters import read_record
+from sine_cli.workflow.adapter_record import read_record
 from sine_cli.workflow.edit import EditProgress, EditRequest, EditResult, edit
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.record import versions

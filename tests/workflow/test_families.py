@@ -18,7 +18,8 @@ from sine_cli.models.rows import TUNED
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import read_recipe
-from sine_cli.workflow.adapters import load_adapter, read_record
+from sine_cli.workflow.adapter_record import read_record
+from sine_cli.workflow.adapters import load_adapter
 from sine_cli.workflow.compare import CompareRequest, compare
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.export import LORAS, MERGED, export

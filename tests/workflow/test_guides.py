@@ -16,7 +16,7 @@ from sine_cli.models.backbone import CELLS_AT_ONCE
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest, write_manifest
 from sine_cli.project.runs import read_recipe, unfinished_runs
-from sine_cli.workflow.adapters import read_record
+from sine_cli.workflow.adapter_record import read_record
 from sine_cli.workflow.edit import EditRequest, EditResult, edit
 from sine_cli.workflow.grid import GridProgress, GridRequest, grid, resume_grid
 from sine_cli.workflow.guides import GuideRequest, parse_guide
@@ -217,7 +217,10 @@ def test_a_guide_of_another_base_is_refused(
 
 
 def test_what_is_no_project_is_refused(tuned: Girl) -> None:
-    assert refusal(tuned, guide("grl", 0.3)) == ("no such project: grl", "did you mean `--guide girl`?")
+    assert refusal(tuned, guide("grl", 0.3)) == (
+        "--guide: no such project: grl",
+        "did you mean `--guide girl`?",
+    )
     Path("empty").mkdir()
     assert refusal(tuned, guide("empty", 0.3)) == (
         "empty is not a project: it has no sine.yaml",

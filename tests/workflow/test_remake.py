@@ -15,7 +15,8 @@ from sine_cli.models.lora_files import for_diffusers
 from sine_cli.project.manifest import write_manifest
 from sine_cli.project.runs import read_recipe, save_picture
 from sine_cli.workflow import fit
-from sine_cli.workflow.adapters import read_lora, read_record
+from sine_cli.workflow.adapter_record import read_record
+from sine_cli.workflow.adapters import read_lora
 from sine_cli.workflow.edit import EditRequest, EditResult, edit
 from sine_cli.workflow.grid import GridRequest, grid
 from sine_cli.workflow.guides import GuideRequest

@@ -22,7 +22,8 @@ from sine_cli.models.rows import TUNED
 from sine_cli.project.files import sha256
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import TuneSettings, write_manifest
-from sine_cli.workflow.adapters import intact_record, read_record, write_adapter
+from sine_cli.workflow.adapter_record import read_record
+from sine_cli.workflow.adapters import intact_record, write_adapter
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.record import versions

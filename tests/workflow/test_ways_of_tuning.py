@@ -15,7 +15,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, TuneSettings, changed, load_manifest
 from sine_cli.project.presets import load_tuning_preset
 from sine_cli.project.runs import read_recipe
-from sine_cli.workflow.adapters import read_record
+from sine_cli.workflow.adapter_record import read_record
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.export import MERGED, export
 from sine_cli.workflow.guides import GuideRequest

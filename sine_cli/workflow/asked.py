@@ -1,0 +1,167 @@
+"""What `edit` and `grid` are asked for, and what is wrong with it. Knows no torch: a mistake is told at once,
+and not after the seconds that torch takes to be imported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from sine_cli.errors import UserError
+from sine_cli.project.folder import Project
+from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.prompts import check_target_prompts
+from sine_cli.workflow.adapter_record import check_record, guide_record, read_record
+from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes, guides_in_use, uses_tuned
+from sine_cli.workflow.size import Box, Size
+from sine_cli.workflow.user_lora import UserLora
+
+MOST_PICTURES = 1000
+"""Of one prompt; more is a slip of the finger."""
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """What is asked for; None takes the manifest's or the source's.
+
+    Args:
+        prompts: target prompts; each gets a run folder of its own.
+        settings: K, v, w, steps, solver and the negative prompt.
+        count: pictures a prompt, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
+        source_prompt: what the tuned model is given instead of the prompt it was tuned with.
+        position: whether the tuned models are given the position of what they see.
+        best: how many of a prompt's pictures are marked as its best, 1 to `count`; None scores nothing.
+        scorer: what finds them: a hub id or a folder; None takes the bundled one.
+        guides: other tuned projects, each with one weight.
+        crop: the part of the picture to make, where it is not the whole.
+        lora: the user's own LoRA, which the base is given and the tuned model is not.
+        low_memory: whether only the U-Net stays on the device.
+    """
+
+    prompts: list[str]
+    settings: EditSettings
+    size: Size | None = None
+    count: int = 1
+    seed: int = 0
+    source_prompt: str | None = None
+    position: bool = True
+    best: int | None = None
+    scorer: str | None = None
+    guides: tuple[GuideRequest, ...] = ()
+    crop: Box | None = None
+    lora: UserLora | None = None
+    low_memory: bool = False
+
+
+MOST_CELLS = 400
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What is asked for; K and v of `settings` give way to the axes.
+
+    Args:
+        switch_steps: columns of the sheet.
+        base_weights: rows; one where the weights of a guide are the rows.
+        scorer: what scores the cells: a hub id or a folder; None takes the bundled one.
+        guides: other tuned projects; one of them may have several weights.
+        low_memory: whether only the U-Net stays on the device.
+    """
+
+    prompt: str
+    switch_steps: list[int]
+    base_weights: list[float]
+    settings: EditSettings
+    size: Size | None = None
+    seed: int = 0
+    source_prompt: str | None = None
+    position: bool = True
+    scorer: str | None = None
+    guides: tuple[GuideRequest, ...] = ()
+    low_memory: bool = False
+
+
+def check_edit(project: Project, manifest: Manifest, request: EditRequest) -> tuple[GuideRecipe, ...]:
+    """The guides of an edit's pictures, once all that needs no base has been found sound.
+
+    Raises:
+        UserError: an empty prompt, a value out of range, no such guide, something is not tuned or was tuned
+            on another base or picture.
+    """
+    check_target_prompts(request.prompts, request.source_prompt)
+    if not 1 <= request.count <= MOST_PICTURES:
+        raise UserError(f"-n: must be from 1 to {MOST_PICTURES}, got {request.count}", "for example `-n 4`")
+    if request.best is not None and not 1 <= request.best <= request.count:
+        raise UserError(
+            f"--best: must be from 1 to {request.count}, the pictures a prompt (-n), got {request.best}",
+            "for example `-n 8 --best 1`",
+        )
+    if request.crop and not request.position:
+        raise UserError(
+            "--crop says where things lie, and --no-position keeps that from the tuned models",
+            "leave one of them out",
+        )
+    weights = _weights(request.guides)
+    (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
+    _check_adapters(project, manifest, [(request.settings, guides)])
+    return guides
+
+
+def check_grid(
+    project: Project, manifest: Manifest, request: GridRequest
+) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
+    """The settings and the guides of every cell, row by row; raises UserError as `check_edit`."""
+    check_target_prompts([request.prompt], request.source_prompt)
+    cells = _cells(project, request)
+    _check_adapters(project, manifest, cells)
+    return cells
+
+
+def _check_adapters(
+    project: Project, manifest: Manifest, pictures: Sequence[tuple[EditSettings, tuple[GuideRecipe, ...]]]
+) -> None:
+    """Refuse adapters that have weight and are not there, or not of this base. Raises UserError."""
+    if any(uses_tuned(settings) for settings, _ in pictures):
+        check_record(project, manifest, read_record(project))
+    for guide in guides_in_use(project, [guides for _, guides in pictures]):
+        if guide:
+            guide_record(guide, manifest)
+
+
+def _weights(guides: tuple[GuideRequest, ...]) -> list[float]:
+    """The one weight of each guide. Raises UserError where one has several."""
+    for guide in guides:
+        if len(guide.weights) > 1:
+            raise UserError(
+                f"--guide: an edit takes one weight a guide, got {len(guide.weights)}",
+                "`sine grid` takes several, as its rows",
+            )
+    return [guide.weights[0] for guide in guides]
+
+
+def _cells(project: Project, request: GridRequest) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
+    """The settings and the guides of every cell, row by row."""
+    columns = list(dict.fromkeys(request.switch_steps))
+    rows = [
+        (v, weights)
+        for v in dict.fromkeys(request.base_weights)
+        for weights in product(*(dict.fromkeys(guide.weights) for guide in request.guides))
+    ]
+    lists = [request.base_weights, *(guide.weights for guide in request.guides)]
+    if sum(len(set(each)) > 1 for each in lists) > 1:
+        raise UserError(
+            "a grid has one kind of rows: several -v, or several weights of one guide",
+            "give the others one value each, for example `-v 0.7 --guide ../starry-night:0,0.2,0.4`",
+        )
+    if len(columns) * len(rows) > MOST_CELLS:
+        of = "v" if len(set(request.base_weights)) == len(rows) else "weights"
+        raise UserError(
+            f"a grid of {len(columns)} K by {len(rows)} {of} has more than {MOST_CELLS} cells",
+            "give fewer values",
+        )
+    settings = [
+        (request.settings.model_copy(update={"switch_step": K, "base_weight": v}), weights)
+        for v, weights in rows
+        for K in columns
+    ]
+    guides = guide_recipes(project, request.guides, settings)
+    return [(each, its_guides) for (each, _), its_guides in zip(settings, guides, strict=True)]

@@ -28,8 +28,12 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     opened, manifest = open_project(project, console)
     there = show(opened, manifest)
     source, prompts, edit = manifest.source, manifest.prompts, manifest.edit
-    if there.tuned:
-        state = "yes"
+    if there.problem:
+        state = f"{there.problem}; `sine tune` makes it anew"
+    elif there.tuned:
+        state = f"yes, {there.steps} steps"
+        if there.checkpoint:
+            state += "; another tuning is not finished, `sine tune` goes on"
     elif there.checkpoint:
         state = "not finished; `sine tune` goes on"
     else:
@@ -56,6 +60,8 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
             "project": str(opened.root),
             "manifest": manifest.model_dump(by_alias=True),
             "tuned": there.tuned,
+            "steps": there.steps,
+            "problem": there.problem,
             "checkpoint": there.checkpoint,
             "edits": [str(run.path) for run in there.edits],
             "grids": [str(run.path) for run in there.grids],

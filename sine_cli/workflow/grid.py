@@ -3,6 +3,7 @@
 import csv
 import io
 import shlex
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -405,4 +406,5 @@ def _plot(recipes: list[Recipe], scores: list[Score], scorer: ScorerIdentity) ->
         "alignment": dict(zip(cells, (score.alignment for score in scores), strict=True)),
         "distance": dict(zip(cells, (score.distance for score in scores), strict=True)),
     }
-    return tradeoff_plot(measures, scorer.described(), rows.letter, rows.label)
+    prompt = textwrap.shorten(printable(recipes[0].prompt), 120, placeholder="...")
+    return tradeoff_plot(measures, f'"{prompt}": {scorer.described()}', rows.letter, rows.label)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vP*X"
 
+BETTER = {"alignment": "(higher is better)", "distance": "(lower is nearer)"}
+"""Which way is better, of the measures that have one."""
+
 MOST_NAMED = 10
 """Lines of a panel that its legend names; of more, only every second, third, ... is named."""
 
@@ -76,7 +79,7 @@ def tradeoff_plot(
     for row, (measure, values) in zip(rows, measures.items(), strict=True):
         for axes, (axis, places, lines) in zip(row, panels, strict=True):
             _draw_lines(axes, places, [(name, [values[cell] for cell in line]) for name, line in lines])
-            axes.set(xlabel=axis, ylabel=measure)
+            axes.set(xlabel=axis, ylabel=f"{measure} {BETTER.get(measure, '')}".rstrip())
     # The path of a scorer may hold what matplotlib would take for mathematics.
     figure.suptitle("\n".join(textwrap.wrap(title, 60 * len(panels))), fontsize="medium", parse_math=False)
     return _png(figure)

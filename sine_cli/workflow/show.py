@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.runs import Run, list_runs, unfinished_runs
+from sine_cli.workflow.adapter_record import RECORD, check_record, read_record
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,8 @@ class Overview:
 
     Attributes:
         tuned: the adapter's record stands.  checkpoint: a tuning was interrupted.
+        steps: that the adapter was tuned for; None without a record that can be read.
+        problem: why the adapter is of no use here; its files are `verify`'s to look at.
         unfinished: grids that can go on.
     """
 
@@ -21,6 +25,8 @@ class Overview:
     manifest: Manifest
     tuned: bool
     checkpoint: bool
+    steps: int | None
+    problem: str | None
     edits: list[Run]
     grids: list[Run]
     comparisons: list[Run]
@@ -29,11 +35,21 @@ class Overview:
 
 def show(project: Project, manifest: Manifest) -> Overview:
     """The project's state, read from its folder."""
+    tuned, steps, problem = (project.adapter_dir / RECORD).is_file(), None, None
+    if tuned:
+        try:
+            record = read_record(project)
+            steps = record.tune.steps if record.steps_taken is None else record.steps_taken
+            check_record(project, manifest, record)
+        except UserError as error:
+            problem = error.message
     return Overview(
         project=project,
         manifest=manifest,
-        tuned=(project.adapter_dir / "record.yaml").is_file(),
+        tuned=tuned,
         checkpoint=(project.tuning_dir / "checkpoint" / "state.safetensors").is_file(),
+        steps=steps,
+        problem=problem,
         edits=list_runs(project.edits_dir),
         grids=list_runs(project.grids_dir),
         comparisons=list_runs(project.comparisons_dir),

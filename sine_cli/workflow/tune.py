@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -146,7 +147,7 @@ def _tune(
         "eight_bits": bool(small),
         "versions": versions(),
     }
-    log = _Log(project, identity, started, on_notice)
+    log, previews = _Log(project, identity, started, on_notice), project.tuning_dir / "previews"
     record = intact_record(project)
     if record and all(record.model_dump()[key] == value for key, value in identity.items()):
         if log.has_checkpoint():  # of this very tuning, killed after its adapter was there
@@ -207,6 +208,8 @@ def _tune(
     )
     log.restore(tuning)
     resumed_at = tuning.taken
+    if not resumed_at:
+        _remove_previews(previews)  # of an older tuning
 
     # 7. Step by step
     while not tuning.done:
@@ -222,7 +225,7 @@ def _tune(
         stop = should_stop()
         if settings.preview_every and (tuning.taken % settings.preview_every == 0 or tuning.done):
             save_picture(
-                project.tuning_dir / "previews" / f"step-{tuning.taken:06d}.png",
+                previews / f"step-{tuning.taken:06d}.png",
                 Renderer(base, backbone, words.embeddings()).picture(preview),
                 {**preview.as_dict(), **identity, "step": tuning.taken},
             )
@@ -242,6 +245,12 @@ def _tune(
     record = write_adapter(project, adapter, {**identity, **measured})
     log.drop_checkpoint()
     return TuneResult(record, resumed_at)
+
+
+def _remove_previews(folder: Path) -> None:
+    for preview in folder.glob("step-*.png"):
+        with storage_errors(preview):
+            preview.unlink(missing_ok=True)
 
 
 def _class_pictures(manifest: Manifest) -> dict[str, Any]:

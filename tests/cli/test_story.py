@@ -97,7 +97,7 @@ def test_a_picture_that_is_not_shipped_becomes_a_sculpture(
         "picture        girl.jpg, 96 high, 72 wide\n"
         'source prompt  "a sks painting"\n'
         "base           mini\n"
-        "tuned          yes\n"
+        "tuned          yes, 4 steps\n"
         f"edit           {SAMPLING}\n"
         f'edits          {Path(match[1]).parent.name}  "a sculpture of a girl"\n'
         "grids          none\n",

@@ -56,7 +56,7 @@ def test_each_axis_with_several_values_has_a_panel_a_measure(
     panels = figure.axes
     assert [panel.get_xlabel() for panel in panels] == labels * 2
     assert [panel.get_ylabel() for panel in panels] == [
-        measure for measure in ("alignment", "distance") for _ in labels
+        measure for measure in ("alignment (higher is better)", "distance (lower is nearer)") for _ in labels
     ]
     assert [len(panel.lines) for panel in panels] == lines * 2
 

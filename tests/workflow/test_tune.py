@@ -363,6 +363,18 @@ def test_previews_show_the_picture_so_far_at_its_own_aspect(untuned: Girl) -> No
     assert previews[0].read_bytes() != previews[1].read_bytes()
 
 
+def test_a_new_tuning_begins_with_no_previews_of_an_older_one(untuned: Girl) -> None:
+    run(untuned, settings=TUNE.model_copy(update={"preview_every": 4}))
+    folder = Path("girl/tuning/previews")
+    (folder / "mine.txt").touch()
+    run(untuned, settings=TUNE.model_copy(update={"preview_every": 5, "seed": 1}))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "mine.txt",
+        "step-000005.png",
+        "step-000006.png",
+    ]
+
+
 def test_previews_do_not_change_what_is_learned(untuned: Girl, tuned_once: Path) -> None:
     run(untuned, settings=TUNE.model_copy(update={"preview_every": 2}))
     assert results(untuned.project.root) == results(tuned_once)

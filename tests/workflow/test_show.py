@@ -1,0 +1,47 @@
+"""What `sine show` knows of the adapter."""
+
+from pathlib import Path
+
+import pytest
+
+from sine_cli.workflow.show import Overview, show
+from sine_cli.workflow.tune import TuneInterrupted, tune
+from tests.workflow.conftest import TUNE, Girl
+
+
+def overview(girl: Girl) -> Overview:
+    return show(girl.project, girl.manifest)
+
+
+def test_before_tuning(untuned: Girl) -> None:
+    there = overview(untuned)
+    assert (there.tuned, there.checkpoint, there.steps, there.problem) == (False, False, None, None)
+
+
+def test_a_tuned_project_tells_its_steps(tuned: Girl) -> None:
+    there = overview(tuned)
+    assert (there.tuned, there.checkpoint, there.steps, there.problem) == (True, False, 6, None)
+
+
+def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: Girl) -> None:
+    again = TUNE.model_copy(update={"seed": 1})
+    with pytest.raises(TuneInterrupted):
+        tune(tuned.project, tuned.manifest, again, should_stop=lambda: True)
+    there = overview(tuned)
+    assert (there.tuned, there.checkpoint, there.steps) == (True, True, 6)
+
+
+def test_an_adapter_of_another_base_is_no_good_here(tuned: Girl) -> None:
+    there = show(tuned.project, tuned.manifest.model_copy(update={"base": "mini", "base_revision": None}))
+    assert there.tuned
+    assert there.problem is not None
+    assert there.problem.endswith("this project uses `mini`")
+
+
+def test_a_damaged_record_is_told(tuned: Girl) -> None:
+    (tuned.project.adapter_dir / "record.yaml").write_text("steps: many", "utf-8")
+    there = overview(tuned)
+    assert there.tuned
+    assert there.steps is None
+    assert there.problem is not None
+    assert there.problem.startswith(f"{Path('girl/adapter/record.yaml')} is damaged")

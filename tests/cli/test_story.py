@@ -363,8 +363,9 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     facts = parsed(shown.out)
     assert shown.code == 0 and shown.err == ""
     runs = {"edits", "grids", "comparisons", "unfinished"}
-    assert facts.keys() == {"project", "manifest", "tuned", "checkpoint", *runs}
+    assert facts.keys() == {"project", "manifest", "tuned", "checkpoint", "steps", "problem", *runs}
     assert (facts["tuned"], facts["checkpoint"], facts["unfinished"]) == (True, False, [])
+    assert (facts["steps"], facts["problem"]) == (4, None)
     assert facts["manifest"]["prompts"]["class"] == "girl"
     assert facts["manifest"]["schema"] == 2
     assert facts["edits"] == [run["folder"]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sine_cli.workflow.show import Overview, show
-from sine_cli.workflow.tune import TuneInterrupted, tune
+from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, tune
 from tests.workflow.conftest import TUNE, Girl
 
 
@@ -25,8 +25,15 @@ def test_a_tuned_project_tells_its_steps(tuned: Girl) -> None:
 
 def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: Girl) -> None:
     again = TUNE.model_copy(update={"seed": 1})
+    seen: list[TuneProgress] = []
     with pytest.raises(TuneInterrupted):
-        tune(tuned.project, tuned.manifest, again, should_stop=lambda: True)
+        tune(
+            tuned.project,
+            tuned.manifest,
+            again,
+            seen.append,
+            should_stop=lambda: bool(seen) and (seen[-1].what, seen[-1].done) == ("tuning", 2),
+        )
     there = overview(tuned)
     assert (there.tuned, there.checkpoint, there.steps) == (True, True, 6)
 

@@ -27,7 +27,8 @@ def toy() -> Squares:
 
 
 def test_a_batch_keeps_pictures_captions_and_names_together(toy: Squares) -> None:
-    pictures, captions, targets = recognition.batch([toy], 64, np.random.default_rng(0))
+    drawn = recognition.batch([toy], 64, np.random.default_rng(0))
+    pictures, captions, targets = (tensor.cpu() for tensor in drawn)
     assert pictures.shape == (64, 3, 128, 128)
     assert pictures.abs().max() <= 1
     assert torch.equal(targets, toy.targets[captions])

@@ -41,7 +41,7 @@ def build(
 
     From package registries to the shipped files: some four hours on two cores. An NVIDIA GPU is used where
     there is one, with larger batches. Needs npm and apt-get, and `pip install "sine-cli[mini]"`. Interrupt it
-    at any time: the same command goes on.
+    at any time: the same command goes on, on the same kind of machine.
 
     \b
     python -m sine_cli.mini build --work ~/mini-work

@@ -29,15 +29,15 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     there = show(opened, manifest)
     source, prompts, edit = manifest.source, manifest.prompts, manifest.edit
     if there.problem:
-        state = f"{there.problem}; `sine tune` makes it anew"
+        state = there.problem
     elif there.tuned:
         state = f"yes, {there.steps} steps"
-        if there.checkpoint:
-            state += "; another tuning is not finished, `sine tune` goes on"
     elif there.checkpoint:
         state = "not finished; `sine tune` goes on"
     else:
         state = "no; `sine tune` does it"
+    if there.tuned and there.checkpoint:
+        state += "; another tuning is not finished, `sine tune` goes on"
     rows = [
         ("project", opened.label),
         ("picture", f"{printable(source.original)}, {source.height} high, {source.width} wide"),

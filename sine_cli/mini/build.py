@@ -47,7 +47,7 @@ ON_A_CPU = Plan(
     scorer=Length(3000, batch=64),
     unet=Length(12_000, batch=64),
 )
-"""Some four hours on two cores: what made the shipped files."""
+"""Some four hours on two cores; the shipped files are of these lengths."""
 
 ON_A_GPU = Plan(
     pictures=126_000,

@@ -103,7 +103,8 @@ class Loop:
         Args:
             loss: of the step with this number; its randomness may depend on the number alone. Also how many
                 pictures it saw.
-            every: seconds between checkpoints.
+            every: seconds between checkpoints at the least; looked at, as is whether the loss is a number, at
+                every hundredth step and the last.
         """
         saved = started = time.monotonic()
         mean: Tensor | None = None

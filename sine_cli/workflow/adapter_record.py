@@ -112,7 +112,8 @@ def guide_record(guide: FoundGuide, manifest: Manifest, revision: str | None = N
     """The record of a guide's adapter.
 
     Args:
-        revision: of the base, where it is known by now.
+        revision: of the base as it was located; None takes the manifest's, where it has one. The name of a
+            base says nothing: the same one may lie in another folder, or have a preset's name.
 
     Raises:
         UserError: the guide is not tuned, or on another base.
@@ -120,7 +121,8 @@ def guide_record(guide: FoundGuide, manifest: Manifest, revision: str | None = N
     with mended_there(guide.project):
         record = read_record(guide.project)
         check_record(guide.project, guide.manifest, record)
-    if record.base != manifest.base or revision not in (None, record.base_revision):
+    revision = revision or manifest.base_revision
+    if revision not in (None, record.base_revision):
         which = "" if record.base != manifest.base else f" ({record.base_revision}, not {revision})"
         raise UserError(
             f"the guide {guide.project.label} was tuned on `{record.base}`, "

@@ -53,6 +53,7 @@ class EditRequest:
 
 
 MOST_CELLS = 400
+"""Of one grid."""
 
 
 @dataclass(frozen=True)

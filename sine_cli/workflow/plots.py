@@ -80,7 +80,7 @@ def tradeoff_plot(
         for axes, (axis, places, lines) in zip(row, panels, strict=True):
             _draw_lines(axes, places, [(name, [values[cell] for cell in line]) for name, line in lines])
             axes.set(xlabel=axis, ylabel=f"{measure} {BETTER.get(measure, '')}".rstrip())
-    # The path of a scorer may hold what matplotlib would take for mathematics.
+    # A prompt or a scorer's path may hold what matplotlib would take for mathematics.
     figure.suptitle("\n".join(textwrap.wrap(title, 60 * len(panels))), fontsize="medium", parse_math=False)
     return _png(figure)
 

@@ -17,7 +17,7 @@ class Overview:
     Attributes:
         tuned: the adapter's record stands.  checkpoint: a tuning was interrupted.
         steps: that the adapter was tuned for; None without a record that can be read.
-        problem: why the adapter is of no use here; its files are `verify`'s to look at.
+        problem: why the adapter is of no use here, and what to do; its files are `verify`'s to look at.
         unfinished: grids that can go on.
     """
 
@@ -42,7 +42,7 @@ def show(project: Project, manifest: Manifest) -> Overview:
             steps = record.tune.steps if record.steps_taken is None else record.steps_taken
             check_record(project, manifest, record)
         except UserError as error:
-            problem = error.message
+            problem = f"{error.message}; {error.hint}" if error.hint else error.message
     return Overview(
         project=project,
         manifest=manifest,

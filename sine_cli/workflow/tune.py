@@ -248,7 +248,8 @@ def _tune(
 
 
 def _remove_previews(folder: Path) -> None:
-    for preview in folder.glob("step-*.png"):
+    """Remove an older tuning's own previews; what else lies there stays."""
+    for preview in folder.glob("step-[0-9]*.png"):
         with storage_errors(preview):
             preview.unlink(missing_ok=True)
 

@@ -216,6 +216,15 @@ def test_a_guide_of_another_base_is_refused(
     )
 
 
+def test_the_same_base_in_another_folder_is_no_other_base(
+    tuned: Girl, tiny_base: Path, picture: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(tiny_base, tmp_path / "moved"))
+    made = init(InitRequest(picture, "painting", base=str(moved), folder=Path("other")))
+    tune(made.project, made.manifest, TUNE.model_copy(update={"steps": 1, "pool": 1}))
+    assert run(tuned, guide("other", 0.3))
+
+
 def test_what_is_no_project_is_refused(tuned: Girl) -> None:
     assert refusal(tuned, guide("grl", 0.3)) == (
         "--guide: no such project: grl",

@@ -42,7 +42,7 @@ def test_an_adapter_of_another_base_is_no_good_here(tuned: Girl) -> None:
     there = show(tuned.project, tuned.manifest.model_copy(update={"base": "mini", "base_revision": None}))
     assert there.tuned
     assert there.problem is not None
-    assert there.problem.endswith("this project uses `mini`")
+    assert "this project uses `mini`; run `sine tune` again, or set `base: " in there.problem
 
 
 def test_a_damaged_record_is_told(tuned: Girl) -> None:

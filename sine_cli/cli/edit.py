@@ -146,7 +146,7 @@ def edit(
         prompts=_read_prompts(prompts or []),
     )
     if origin is None:
-        check_edit(opened, manifest, request)
+        check_edit(opened, manifest, request)  # before torch is imported; the workflow asks again
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, edit
         from sine_cli.workflow.remake import RemakeRequest, remake

@@ -115,7 +115,7 @@ def grid(
             guides=guides,
             low_memory=low_memory,
         )
-        check_grid(opened, manifest, request)
+        check_grid(opened, manifest, request)  # before torch is imported; the workflow asks again
     with console.progress() as update:
         from sine_cli.workflow.grid import GridProgress, grid, resume_grid
 

@@ -41,7 +41,7 @@ def build(
 
     From package registries to the shipped files: some four hours on two cores. An NVIDIA GPU is used where
     there is one, with larger batches. Needs npm and apt-get, and `pip install "sine-cli[mini]"`. Interrupt it
-    at any time: the same command goes on, on the same kind of machine.
+    at any time: the same command goes on.
 
     \b
     python -m sine_cli.mini build --work ~/mini-work
@@ -50,11 +50,11 @@ def build(
 
     from sine_cli.console import Console
     from sine_cli.mini.build import build as build_all
-    from sine_cli.mini.build import default_plan
+    from sine_cli.mini.build import plan_of
     from sine_cli.project.files import shown
 
     console = Console(quiet=quiet)
-    plan = default_plan()
+    plan = plan_of(work)
     if unet_steps is not None:
         plan = replace(plan, unet=replace(plan.unet, steps=unet_steps))
     folder = out or work / "built"

@@ -28,10 +28,10 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     opened, manifest = open_project(project, console)
     there = show(opened, manifest)
     source, prompts, edit = manifest.source, manifest.prompts, manifest.edit
-    if there.problem:
+    if there.steps is not None:
+        state = f"yes, {there.steps} steps" + (f", but {there.problem}" if there.problem else "")
+    elif there.problem:
         state = there.problem
-    elif there.tuned:
-        state = f"yes, {there.steps} steps"
     elif there.checkpoint:
         state = "not finished; `sine tune` goes on"
     else:

@@ -1,6 +1,7 @@
 """The recipe of `mini`, whole: from package registries to the shipped files. Every step goes on where it
 stopped.
 
+work/plan.json      how much of everything
 work/packages/      archives of the registries, unpacked
 work/icons.npy ...  drawn icons and photographs
 work/pictures/      the training set, in shards, and its latents
@@ -10,12 +11,13 @@ out/scorer/         a CLIP in half precision
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from sine_cli.mini import autoencoder, clip, dataset, latents, recognition, sour
 from sine_cli.mini.dataset import Shard
 from sine_cli.mini.training import DEVICE, Length, Report
 
+_PLAN = "plan.json"
 PHOTOGRAPH_LIST = Path(__file__).with_name("photographs.tsv")
 
 
@@ -60,8 +63,22 @@ ON_A_GPU = Plan(
 """Larger batches, which a GPU takes at hardly more time a step."""
 
 
-def default_plan() -> Plan:
+def plan_of(work: Path) -> Plan:
+    """The plan that the build in `work` was begun with, on whatever device; of a new one, the device's.
+
+    Another plan would have other captions and shards, of which those that stand say nothing.
+    """
+    kept = work / _PLAN
+    if kept.is_file():
+        return TypeAdapter(Plan).validate_json(kept.read_bytes())
     return ON_A_GPU if DEVICE.type == "cuda" else ON_A_CPU
+
+
+def _keep_plan(work: Path, plan: Plan) -> None:
+    text, kept = json.dumps(asdict(plan), indent=2) + "\n", work / _PLAN
+    if not kept.is_file() or kept.read_text("utf-8") != text:
+        work.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text, "utf-8")
 
 
 def build(work: Path, out: Path, plan: Plan, report: Report) -> None:
@@ -70,7 +87,8 @@ def build(work: Path, out: Path, plan: Plan, report: Report) -> None:
     Raises:
         SineError: a package cannot be fetched.
     """
-    # 1. Icons and photographs
+    # 1. The plan; icons and photographs
+    _keep_plan(work, plan)
     gather(work, report)
 
     # 2. The training set

@@ -174,10 +174,8 @@ def find_project(start: Path, given: Path | None = None) -> Found:
             "`sine init PICTURE --class NOUN` makes one",
         )
     if len(below) > 1:
-        names = [files.printable(root.name) for root in below]
         raise UserError(
-            f"{len(below)} projects here: {', '.join(names[:_MOST_LISTED])}"
-            + (", ..." if len(names) > _MOST_LISTED else ""),
+            f"{len(below)} projects here: {_listed([root.name for root in below])}",
             f"say which: `--project {files.typed(below[0])}`",
         )
     return Found(_opened(below[0]), "below")
@@ -212,10 +210,6 @@ def _is_project(folder: Path) -> bool:
     return os.path.isfile(folder / _MANIFEST)  # unlike Path.is_file, False where we may not look
 
 
-_MOST_NAMED = 5
-"""Projects that a hint names."""
-
-
 def named_project(path: Path, option: str) -> Project:
     """The project that `option` names: its folder, or its `sine.yaml`.
 
@@ -233,12 +227,13 @@ def _given_root(path: Path, option: str) -> Path:
     if not os.path.exists(path):
         nearby = [root.name for root in _projects_below(path.parent)]
         close = difflib.get_close_matches(path.name, nearby, n=1)
-        hint = "`sine init PICTURE --class NOUN` makes one"
         if close:
             hint = f"did you mean `{option} {files.typed(path.parent / close[0])}`?"
         elif nearby:
-            there = ", ".join(files.shown(path.parent / name) for name in nearby[:_MOST_NAMED])
-            hint = f"there is {there}; {hint.replace('one', 'another')}"
+            verb = "is" if len(nearby) == 1 else "are"
+            hint = f"there {verb} {_listed(nearby)}; `sine init PICTURE --class NOUN` makes another"
+        else:
+            hint = "`sine init PICTURE --class NOUN` makes one"
         raise UserError(f"{option}: no such project: {files.shown(path)}", hint)
     if os.path.isdir(path):
         raise UserError(
@@ -248,6 +243,12 @@ def _given_root(path: Path, option: str) -> Path:
     raise UserError(
         f"{files.shown(path)} is not a project", f"name a project folder or its {_MANIFEST}: `{option} girl`"
     )
+
+
+def _listed(names: list[str]) -> str:
+    """The first few names, for a message."""
+    shown = ", ".join(files.printable(name) for name in names[:_MOST_LISTED])
+    return shown + (", ..." if len(names) > _MOST_LISTED else "")
 
 
 def _projects_below(folder: Path) -> list[Path]:

@@ -18,6 +18,9 @@ from sine_cli.workflow.user_lora import UserLora
 MOST_PICTURES = 1000
 """Of one prompt; more is a slip of the finger."""
 
+MOST_CELLS = 400
+"""Of one grid."""
+
 
 @dataclass(frozen=True)
 class EditRequest:
@@ -50,10 +53,6 @@ class EditRequest:
     crop: Box | None = None
     lora: UserLora | None = None
     low_memory: bool = False
-
-
-MOST_CELLS = 400
-"""Of one grid."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def grid(
 
     Raises:
         UserError: an empty prompt, a value out of range, not tuned, an adapter that does not fit, no such
-            scorer.
+            guide or scorer.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sine_cli.mini.build import Plan, build
+from sine_cli.mini.build import ON_A_CPU, ON_A_GPU, Plan, build, plan_of
 from sine_cli.mini.training import Length
 from sine_cli.models.base import load_base
 from sine_cli.models.locate import in_folder, native_pixels
@@ -49,6 +49,14 @@ def test_the_scorer_loads_like_any_other(built: tuple[Path, Path, list[str]]) ->
     clip = Clip(out / "scorer", torch.device("cpu"))
     assert clip.similarity([Image.new("RGB", (64, 48))], ["a dog", "a castle"]).shape == (1, 2)
     assert sum(file.stat().st_size for file in (out / "scorer").rglob("*")) < 24e6
+
+
+def test_a_build_goes_on_by_the_plan_it_was_begun_with(
+    built: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    work, _, _ = built
+    assert plan_of(work) == PLAN
+    assert plan_of(tmp_path) in (ON_A_CPU, ON_A_GPU)
 
 
 def test_what_stands_is_not_made_again(built: tuple[Path, Path, list[str]]) -> None:

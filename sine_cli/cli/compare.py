@@ -71,6 +71,7 @@ def compare(
     """
     from sine_cli.console import Console
     from sine_cli.project.files import shown
+    from sine_cli.workflow.asked import CompareRequest, check_compare
 
     console = Console(as_json=as_json, quiet=quiet)
     opened, manifest = open_project(project, console)
@@ -87,24 +88,25 @@ def compare(
     first_seed = check_seed(seed)
     low_memory = is_low(memory)
     names = tuple(name.strip() for name in methods.split(","))
+    request = CompareRequest(
+        prompt,
+        settings,
+        names,
+        wanted,
+        count,
+        first_seed,
+        strength,
+        factor,
+        scorer,
+        low_memory,
+    )
+    check_compare(opened, manifest, request)  # before torch is imported; the workflow asks again
     with console.progress() as update:
-        from sine_cli.workflow.compare import CompareProgress, CompareRequest, compare
+        from sine_cli.workflow.compare import CompareProgress, compare
 
         def on_progress(p: CompareProgress) -> None:
             update(p.done, p.total, p.what)
 
-        request = CompareRequest(
-            prompt,
-            settings,
-            names,
-            wanted,
-            count,
-            first_seed,
-            strength,
-            factor,
-            scorer,
-            low_memory,
-        )
         result = compare(opened, manifest, request, on_progress, console.warn)
     console.say(f"{result.seconds:.1f} s of sampling, {gigabytes(result.peak_memory)}")
     console.result(

@@ -106,7 +106,7 @@ def edit(
     """
     from sine_cli.console import Console
     from sine_cli.project.files import shown
-    from sine_cli.workflow.asked import EditRequest, check_edit
+    from sine_cli.workflow.asked import EditRequest, check_edit, record_of_edit
 
     if origin is not None:
         _refuse_settings(context)
@@ -145,8 +145,11 @@ def edit(
         low_memory=is_low(memory),
         prompts=_read_prompts(prompts or []),
     )
+    # Before torch is imported; the workflow asks again
     if origin is None:
-        check_edit(opened, manifest, request)  # before torch is imported; the workflow asks again
+        check_edit(opened, manifest, request)
+    else:
+        record_of_edit(origin)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, edit
         from sine_cli.workflow.remake import RemakeRequest, remake

@@ -39,13 +39,17 @@ def export(
     """
     from sine_cli.console import Console
     from sine_cli.project.files import shown
-    from sine_cli.workflow.export import MERGED, export
+    from sine_cli.workflow.asked import MERGED, check_export
 
     console = Console(as_json=as_json, quiet=quiet)
     opened, manifest = open_project(project, console)
     if merge and form is not None:
         raise UserError("--merge writes a whole base; it takes no --format", "type `sine export --merge`")
-    result = export(opened, manifest, MERGED if merge else form or "diffusers", out)
+    form = MERGED if merge else form or "diffusers"
+    check_export(opened, manifest, form, out)  # before torch is imported; the workflow asks again
+    from sine_cli.workflow.export import export
+
+    result = export(opened, manifest, form, out)
     console.result(
         [
             f"{shown(result.path)}  {FOR[result.form]}",

@@ -1,16 +1,21 @@
-"""What `edit` and `grid` are asked for, and what is wrong with it. Knows no torch: a mistake is told at once,
-and not after the seconds that torch takes to be imported.
+"""What `edit`, `grid`, `compare` and `export` are asked for, and what is wrong with it. Knows no torch: a
+mistake is told at once, and not after the seconds that torch takes to be imported.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from sine_cli.errors import UserError
+from sine_cli.project.files import shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
-from sine_cli.workflow.adapter_record import check_record, guide_record, read_record
+from sine_cli.project.runs import read_recipe, read_run
+from sine_cli.workflow.adapter_record import AdapterRecord, check_record, guide_record, read_record
 from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes, guides_in_use, uses_tuned
 from sine_cli.workflow.size import Box, Size
 from sine_cli.workflow.user_lora import UserLora
@@ -20,6 +25,21 @@ MOST_PICTURES = 1000
 
 MOST_CELLS = 400
 """Of one grid."""
+
+MOST_COMPARED = 100
+"""Pictures of one method."""
+
+COMPARED = ("sine", "dreambooth", "textual-inversion", "sdedit", "ilvr", "prompt-to-prompt")
+"""The methods that there are to compare; `methods.METHODS` makes their pictures."""
+
+TUNED_METHODS = {"sine", "dreambooth"}
+
+STRENGTH = 0.4
+"""Of SDEdit: as in the paper's Fig. 12, where noise is added up to t = 400."""
+
+MERGED = "merged"
+LORAS = ("diffusers", "kohya")
+"""The forms of an exported adapter: a whole base, tuned, or a LoRA."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,34 @@ class GridRequest:
     low_memory: bool = False
 
 
+@dataclass(frozen=True)
+class CompareRequest:
+    """What is asked for; None takes the default.
+
+    Args:
+        methods: of `COMPARED`, each a row of the sheet.
+        count: pictures a method, 1 to `MOST_COMPARED`; the i-th has the seed `seed` + i.
+        strength: of SDEdit, in [0, 1].  factor: N of ILVR, >= 1.
+        scorer: a hub id or a folder; None takes the bundled one.
+        low_memory: whether only the U-Net stays on the device.
+    """
+
+    prompt: str
+    settings: EditSettings
+    methods: tuple[str, ...]
+    size: Size | None = None
+    count: int = 1
+    seed: int = 0
+    strength: float = STRENGTH
+    factor: int | None = None
+    scorer: str | None = None
+    low_memory: bool = False
+
+    @property
+    def needs_adapter(self) -> bool:
+        return not TUNED_METHODS.isdisjoint(self.methods)
+
+
 def check_edit(project: Project, manifest: Manifest, request: EditRequest) -> tuple[GuideRecipe, ...]:
     """The guides of an edit's pictures, once all that needs no base has been found sound.
 
@@ -114,6 +162,80 @@ def check_grid(
     cells = _cells(project, request)
     _check_adapters(project, manifest, cells)
     return cells
+
+
+def check_compare(project: Project, manifest: Manifest, request: CompareRequest) -> None:
+    """Raises UserError: an empty prompt, a method or value that is none, not tuned or on another base."""
+    check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
+    for method in request.methods:
+        if method not in COMPARED:
+            raise UserError(f'--methods: no method called "{method}"', f"methods: {', '.join(COMPARED)}")
+    if not request.methods or len({*request.methods}) < len(request.methods):
+        raise UserError("--methods: name each method once", f"methods: {', '.join(COMPARED)}")
+    if not 1 <= request.count <= MOST_COMPARED:
+        raise UserError(f"-n: must be from 1 to {MOST_COMPARED}, got {request.count}", "for example `-n 4`")
+    if not 0 <= request.strength <= 1:
+        raise UserError(
+            f"--strength: must be from 0 to 1, got {request.strength:g}", "for example `--strength 0.5`"
+        )
+    if request.factor is not None and request.factor < 1:
+        raise UserError(f"--factor: must be at least 1, got {request.factor}", "for example `--factor 4`")
+    if request.needs_adapter:
+        check_record(project, manifest, read_record(project))
+
+
+def check_export(project: Project, manifest: Manifest, form: str, out: Path | None) -> AdapterRecord:
+    """The record of the adapter that is to be written in a form: one of `LORAS`, or `MERGED`.
+
+    Raises:
+        UserError: no such form, not tuned, an adapter that does not fit or is no LoRA, `out` exists already.
+    """
+    if form not in (*LORAS, MERGED):
+        raise UserError(
+            f'--format: must be {" or ".join(LORAS)}, got "{form}"', "type `sine export --format kohya`"
+        )
+    if out is not None and os.path.lexists(out):
+        raise UserError(
+            f"{shown(out)} already exists", "choose another name with `--out`, or remove it first"
+        )
+    record = read_record(project)
+    check_record(project, manifest, record)
+    if record.tune.targets == "full" and form != MERGED:
+        raise UserError(
+            f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
+            "write the whole base with `sine export --merge`",
+        )
+    return record
+
+
+def record_of_edit(origin: Path) -> dict[str, Any]:
+    """What is written of a picture, or of an edit's run folder; its values are not looked at yet.
+
+    Raises:
+        UserError: nothing is, or it is neither an edit nor a grid's cell.
+    """
+    record = read_run(origin) if origin.is_dir() else read_recipe(origin)
+    _refuse_others(record, origin)
+    return record
+
+
+def _refuse_others(record: dict[str, Any], origin: Path) -> None:
+    """Refuse what has a record and is not an edit or a cell. Raises UserError."""
+    command = record.get("command")
+    if command == "grid":
+        folder = origin if origin.is_dir() else origin.parent
+        cell = next(iter(sorted((folder / "cells").glob("*.png"))), folder / "cells" / "K0400_v0.70.png")
+        raise UserError(f"{shown(origin)} is a whole grid", f"name a cell: `sine edit --from {typed(cell)}`")
+    if command == "compare" or "method" in record:
+        raise UserError(
+            f"{shown(origin)} was made by `sine compare`, whose pictures are not made again one by one",
+            "`sine compare PROMPT` makes them all",
+        )
+    if "step" in record:
+        raise UserError(
+            f"{shown(origin)} is a preview of a tuning: its adapter was never kept",
+            "name a picture of `sine edit` or a cell of `sine grid`",
+        )
 
 
 def _check_adapters(

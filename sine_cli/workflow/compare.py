@@ -14,17 +14,16 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sine_cli.errors import UserError
 from sine_cli.models.attention import CrossAttentionMaps
 from sine_cli.project.files import write_text
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
-from sine_cli.project.manifest import EditSettings, Manifest
+from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
-from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import UnfinishedRun, load_picture, start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity
-from sine_cli.workflow.methods import METHODS, SEEDLESS, TUNED_METHODS, Stage, readings_of, recipe_for
+from sine_cli.workflow.asked import CompareRequest, check_compare
+from sine_cli.workflow.methods import METHODS, SEEDLESS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, recipe_of
 from sine_cli.workflow.scorers import load_scorer, locate_scorer, score_files, tell_unread
@@ -32,41 +31,11 @@ from sine_cli.workflow.sheet import draw_sheet
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.word import can_learn_word, learn_word
 
-MOST_PICTURES = 100
-"""Of one method."""
-
-STRENGTH = 0.4
-"""Of SDEdit: as in the paper's Fig. 12, where noise is added up to t = 400."""
-
 CELLS_LEFT = 8
 """Cells on a side that ILVR's low pass leaves of a native latent: N = 8 of Stable Diffusion's 64."""
 
 SHEET = "compare.png"
 SCORES = "scores.csv"
-
-
-@dataclass(frozen=True)
-class CompareRequest:
-    """What is asked for; None takes the default.
-
-    Args:
-        methods: names of `METHODS`, each a row of the sheet.
-        count: pictures a method, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
-        strength: of SDEdit, in [0, 1].  factor: N of ILVR, >= 1.
-        scorer: a hub id or a folder; None takes the bundled one.
-        low_memory: whether only the U-Net stays on the device.
-    """
-
-    prompt: str
-    settings: EditSettings
-    methods: tuple[str, ...]
-    size: Size | None = None
-    count: int = 1
-    seed: int = 0
-    strength: float = STRENGTH
-    factor: int | None = None
-    scorer: str | None = None
-    low_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,8 +89,7 @@ def compare(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
-    _check(request)
+    check_compare(project, manifest, request)
     located = locate_scorer(request.scorer, on_notice)
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
@@ -130,7 +98,7 @@ def compare(
     studio = open_studio(
         project,
         manifest,
-        needs_adapter=not TUNED_METHODS.isdisjoint(request.methods),
+        needs_adapter=request.needs_adapter,
         low_memory=request.low_memory,
         on_notice=on_notice,
     )
@@ -220,23 +188,6 @@ def compare(
         seconds=seconds,
         peak_memory=studio.peak_memory(),
     )
-
-
-def _check(request: CompareRequest) -> None:
-    """Raises UserError where a value of the request is out of range."""
-    for method in request.methods:
-        if method not in METHODS:
-            raise UserError(f'--methods: no method called "{method}"', f"methods: {', '.join(METHODS)}")
-    if not request.methods or len({*request.methods}) < len(request.methods):
-        raise UserError("--methods: name each method once", f"methods: {', '.join(METHODS)}")
-    if not 1 <= request.count <= MOST_PICTURES:
-        raise UserError(f"-n: must be from 1 to {MOST_PICTURES}, got {request.count}", "for example `-n 4`")
-    if not 0 <= request.strength <= 1:
-        raise UserError(
-            f"--strength: must be from 0 to 1, got {request.strength:g}", "for example `--strength 0.5`"
-        )
-    if request.factor is not None and request.factor < 1:
-        raise UserError(f"--factor: must be at least 1, got {request.factor}", "for example `--factor 4`")
 
 
 def _source_latents(studio: Studio, size: Size) -> Tensor:

@@ -1,13 +1,11 @@
 """`sine export`: the adapter for other tools, as a LoRA file or merged into a whole base."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from sine_cli.errors import UserError
-from sine_cli.models.adapter import FULL, merge
+from sine_cli.models.adapter import merge
 from sine_cli.models.base import load_parts, prompt_reader
 from sine_cli.models.locate import Location, is_half, unet_config
 from sine_cli.models.lora_files import for_diffusers, for_kohya
@@ -17,19 +15,16 @@ from sine_cli.project.files import (
     partial_path,
     remove,
     remove_abandoned,
-    shown,
     storage_errors,
 )
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
-from sine_cli.workflow.adapter_record import AdapterRecord, check_record, read_record
+from sine_cli.workflow.adapter_record import AdapterRecord
 from sine_cli.workflow.adapters import load_adapter, read_lora
+from sine_cli.workflow.asked import MERGED, check_export
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.tensors import disk_errors, write_tensors
-
-MERGED = "merged"
-LORAS = ("diffusers", "kohya")
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ def export(
     """Write the project's adapter in a form that other tools load; the position stays behind.
 
     Args:
-        form: one of `LORAS`, or `MERGED`: a whole base, tuned.
+        form: one of `asked.LORAS`, or `MERGED`: a whole base, tuned.
         out: where to; None takes `exports/` in the project, and replaces what was exported there before.
 
     Raises:
@@ -66,21 +61,7 @@ def export(
         SineError: the base cannot be had, disk.
     """
     # 1. What is asked for, checked before anything is loaded
-    if form not in (*LORAS, MERGED):
-        raise UserError(
-            f'--format: must be {" or ".join(LORAS)}, got "{form}"', "type `sine export --format kohya`"
-        )
-    if out is not None and os.path.lexists(out):
-        raise UserError(
-            f"{shown(out)} already exists", "choose another name with `--out`, or remove it first"
-        )
-    record = read_record(project)
-    check_record(project, manifest, record)
-    if record.tune.targets == FULL and form != MERGED:
-        raise UserError(
-            f"{shown(project.adapter_dir)} is no LoRA: every weight of the U-Net was tuned",
-            "write the whole base with `sine export --merge`",
-        )
+    record = check_export(project, manifest, form, out)
     remove_leftovers(project)
     name = f"{project.name}-{MERGED}" if form == MERGED else f"{project.name}-{form}.safetensors"
     path = out or project.exports_dir / name

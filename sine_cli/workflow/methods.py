@@ -128,7 +128,6 @@ METHODS: dict[str, Callable[[Stage, Recipe, Stepped], Tensor]] = {
     "prompt-to-prompt": _prompt_to_prompt,
 }
 
-TUNED_METHODS = {"sine", "dreambooth"}
 SEEDLESS = {"prompt-to-prompt"}
 """Their noise is the inverted source: one picture a prompt."""
 

@@ -16,8 +16,7 @@ from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.plain_yaml import shortened
-from sine_cli.project.runs import read_recipe, read_run
-from sine_cli.workflow.asked import MOST_PICTURES
+from sine_cli.workflow.asked import MOST_PICTURES, record_of_edit
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.edit import EditProgress, EditResult, make_run
 from sine_cli.workflow.guides import has_weight, uses_tuned
@@ -120,9 +119,7 @@ def read_made(origin: Path) -> Made:
     Raises:
         UserError: there is none, it is not of an edit or a grid's cell, or not as sine writes it.
     """
-    is_run = origin.is_dir()
-    record = read_run(origin) if is_run else read_recipe(origin)
-    _refuse_others(record, origin)
+    record, is_run = record_of_edit(origin), origin.is_dir()
     try:
         return made_of(record, is_run=is_run)
     except ValueError as error:
@@ -146,25 +143,6 @@ def made_of(record: dict[str, Any], *, is_run: bool) -> Made:
     if len(provenance.guide_adapters) != len(recipe.guides):  # records older than guides have neither
         raise ValueError("guide_adapters: must be one for each guide")
     return Made(recipe, count, provenance, [str(name) for name in record if name not in known])
-
-
-def _refuse_others(record: dict[str, Any], origin: Path) -> None:
-    """Refuse what has a record and is not an edit or a cell. Raises UserError."""
-    command = record.get("command")
-    if command == "grid":
-        folder = origin if origin.is_dir() else origin.parent
-        cell = next(iter(sorted((folder / "cells").glob("*.png"))), folder / "cells" / "K0400_v0.70.png")
-        raise UserError(f"{shown(origin)} is a whole grid", f"name a cell: `sine edit --from {typed(cell)}`")
-    if command == "compare" or "method" in record:
-        raise UserError(
-            f"{shown(origin)} was made by `sine compare`, whose pictures are not made again one by one",
-            "`sine compare PROMPT` makes them all",
-        )
-    if "step" in record:
-        raise UserError(
-            f"{shown(origin)} is a preview of a tuning: its adapter was never kept",
-            "name a picture of `sine edit` or a cell of `sine grid`",
-        )
 
 
 def _lora(request: RemakeRequest, then: Provenance) -> UserLora | None:

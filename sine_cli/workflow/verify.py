@@ -20,9 +20,8 @@ from sine_cli.project.runs import UnfinishedRun, find_recipe, hidden_runs, read_
 from sine_cli.project.source import DECODER_ERRORS
 from sine_cli.workflow.adapter_record import RECORD, check_record, read_record
 from sine_cli.workflow.adapters import check_files, check_shapes
-from sine_cli.workflow.asked import MOST_CELLS
+from sine_cli.workflow.asked import MOST_CELLS, MOST_COMPARED
 from sine_cli.workflow.bases import base_at_hand
-from sine_cli.workflow.compare import MOST_PICTURES as MOST_COMPARED
 from sine_cli.workflow.compare import SHEET as COMPARISON
 from sine_cli.workflow.grid import SCORES, TRADEOFF, cell_name
 from sine_cli.workflow.methods import METHODS, SEEDLESS

@@ -14,7 +14,8 @@ from statistics import fmean
 from sine_cli.mini.vocabulary import phrase
 from sine_cli.project.manifest import load_manifest
 from sine_cli.scoring.scorer import Score
-from sine_cli.workflow.compare import CompareRequest, compare
+from sine_cli.workflow.asked import CompareRequest
+from sine_cli.workflow.compare import compare
 from sine_cli.workflow.methods import METHODS
 from sine_cli.workflow.tune import tune
 from tests.benchmarks.fidelity import HERE, project_of

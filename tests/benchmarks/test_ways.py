@@ -42,7 +42,7 @@ def made_by(
     way: str, work: Path, *, steps: int | None = None, count: int = 1, flops: bool = False
 ) -> dict[str, Any]:
     task = Task(**json.loads((work / "task.json").read_text("utf-8")))
-    if way == "pipeline":
+    if way.startswith("pipeline"):
         task = replace(task, height=64, width=64)  # it takes multiples of 8 alone
     return ways.WAYS[way](task, Options(work, "", "float32", count, steps, flops=flops))
 
@@ -61,6 +61,7 @@ def renderer_of(work: Path, **changes: Any) -> tuple[Renderer, Any]:
     [
         ("authors-edit", 20, 1, 14 * 4 + 6 * 2, 14 * 2 + 6),  # K = 300
         ("pipeline", 5, 2, 5 * 2 * 2, 5),
+        ("pipeline-lora", 5, 2, 5 * 2 * 2, 5),
         ("sine-edit", None, 2, 2 * (17 * 3 + 8 * 2), 25),
         ("authors-step", 3, 1, 1, 1),
         ("dreambooth-step", 3, 1, 8, 1),
@@ -92,6 +93,14 @@ def test_the_authors_way_makes_the_picture_of_an_edit_with_their_solver(work: Pa
     assert np.abs(theirs - ours).max() <= 1
     renderer, recipe = renderer_of(work, solver="ddim", steps=20, base_weight=1.0)
     assert np.abs(theirs - np.asarray(renderer.picture(recipe), np.int16)).max() > 1
+
+
+def test_the_pipeline_with_the_lora_makes_other_pictures(work: Path) -> None:
+    pictures = []
+    for way in ("pipeline", "pipeline-lora"):
+        made_by(way, work, steps=5)
+        pictures.append(np.asarray(Image.open(work / "pipeline-0.png"), np.int16))
+    assert np.abs(pictures[0] - pictures[1]).max() > 1
 
 
 def test_all_ways_of_making_base_and_tuned_rows_predict_the_same(work: Path) -> None:

@@ -25,6 +25,7 @@ The ways:
                      t <= K. It makes the picture of `sine edit --solver ddim --steps 100`
     authors-step     a step of theirs: every weight of the U-Net, float32, batch 1, AdamW, 1e-6
     pipeline         diffusers' pipeline of the base, `--steps` steps of two rows, `--count` pictures
+    pipeline-lora    the same with the project's LoRA, as `sine export` wrote it and diffusers loads it
     dreambooth-step  diffusers' DreamBooth-LoRA step: a LoRA by `add_adapter` on the layers, and of the rank,
                      that the project's has; batch, type and autocast alike; AdamW as their script has it
     sine-edit        the project's own, with its defaults, `--count` pictures (seeds) at once
@@ -154,7 +155,8 @@ def prepare(options: Options) -> dict[str, Any]:
     from sine_cli.project.folder import Project
     from sine_cli.project.manifest import load_manifest, write_manifest
     from sine_cli.project.presets import load_preset
-    from sine_cli.workflow.export import MERGED, export
+    from sine_cli.workflow.asked import MERGED
+    from sine_cli.workflow.export import export
     from sine_cli.workflow.init import InitRequest, init
     from sine_cli.workflow.open import open_studio
     from sine_cli.workflow.tune import tune
@@ -180,6 +182,8 @@ def prepare(options: Options) -> dict[str, Any]:
     tuned = options.work / "tuned"
     if not tuned.exists():
         export(project, manifest, MERGED, tuned)
+    if not _lora(options).exists():
+        export(project, manifest, "diffusers", _lora(options))
     studio = open_studio(project, manifest, needs_adapter=True)
     size, factor = studio.default_size(), studio.base.autoencoder.factor
     (model,) = studio.backbone.tuned_models.values()
@@ -329,7 +333,7 @@ def _steps_of_others(
     return _per_step(_figures(median(seconds), counted, task, flops), len(seconds))
 
 
-def pipeline(task: Task, options: Options) -> dict[str, Any]:
+def pipeline(task: Task, options: Options, lora: Path | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -342,6 +346,8 @@ def pipeline(task: Task, options: Options) -> dict[str, Any]:
     pipe: Any = DiffusionPipeline.from_pretrained(
         task.base, torch_dtype=dtype, local_files_only=True, **without
     )
+    if lora:
+        pipe.load_lora_weights(lora)
     pipe.to(task.device).set_progress_bar_config(disable=True)
     autoencoder = _part(task.base, "vae", dtype).to(task.device) if own else None
     loading = time.perf_counter() - started
@@ -373,6 +379,15 @@ def pipeline(task: Task, options: Options) -> dict[str, Any]:
     with counted_rows() as counted, _flops(options) as flops:
         make()
     return _figures(time.perf_counter() - started, counted, task, flops, loading=loading)
+
+
+def pipeline_lora(task: Task, options: Options) -> dict[str, Any]:
+    return pipeline(task, options, _lora(options))
+
+
+def _lora(options: Options) -> Path:
+    """The project's, for diffusers; `prepare` writes it."""
+    return options.work / "lora.safetensors"
 
 
 # ----------------------------------------------------------------------------------------------------- sine's
@@ -700,6 +715,7 @@ WAYS: dict[str, Callable[[Task, Options], dict[str, Any]]] = {
     "authors-edit": authors_edit,
     "authors-step": authors_step,
     "pipeline": pipeline,
+    "pipeline-lora": pipeline_lora,
     "dreambooth-step": dreambooth_step,
     "sine-edit": sine_edit,
     "sine-step": sine_step,

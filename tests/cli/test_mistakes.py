@@ -51,6 +51,13 @@ def girl(picture: Path) -> Path:
         (["grid", "a boat"], UNTUNED),
         (["grid", "a boat", "-K", "0:1000:2"], "has more than 400 cells"),
         (["grid", "a boat", "-v", "2"], "-v"),
+        (["compare", ""], "the prompt is empty"),
+        (["compare", "a boat"], UNTUNED),
+        (["compare", "a boat", "--methods", "magic"], '--methods: no method called "magic"'),
+        (["export"], UNTUNED),
+        (["export", "--format", "zip"], '--format: must be diffusers or kohya, got "zip"'),
+        (["tune", "--steps", "0"], "--steps: must be at least 1, got 0"),
+        (["edit", "--from", "nowhere.png"], "no such file: nowhere.png"),
     ],
 )
 def test_a_mistake_is_told_before_torch_is_loaded(girl: Path, arguments: list[str], message: str) -> None:

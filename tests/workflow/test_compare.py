@@ -12,7 +12,8 @@ from sine_cli.errors import UserError
 from sine_cli.project.manifest import EditSettings
 from sine_cli.project.runs import read_recipe
 from sine_cli.project.source import read_picture
-from sine_cli.workflow.compare import CompareProgress, CompareRequest, CompareResult, compare
+from sine_cli.workflow.asked import CompareRequest
+from sine_cli.workflow.compare import CompareProgress, CompareResult, compare
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.methods import METHODS
 from sine_cli.workflow.scorers import open_scorer, score_files

@@ -6,7 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from sine_cli.errors import UserError
-from sine_cli.workflow.export import MERGED, export
+from sine_cli.workflow.asked import MERGED
+from sine_cli.workflow.export import export
 from tests.workflow.conftest import TUNE, Girl
 
 

@@ -20,9 +20,10 @@ from sine_cli.project.manifest import load_manifest
 from sine_cli.project.runs import read_recipe
 from sine_cli.workflow.adapter_record import read_record
 from sine_cli.workflow.adapters import load_adapter
-from sine_cli.workflow.compare import CompareRequest, compare
+from sine_cli.workflow.asked import LORAS, MERGED, CompareRequest
+from sine_cli.workflow.compare import compare
 from sine_cli.workflow.edit import EditRequest, edit
-from sine_cli.workflow.export import LORAS, MERGED, export
+from sine_cli.workflow.export import export
 from sine_cli.workflow.grid import GridRequest, grid
 from sine_cli.workflow.guides import GuideRequest
 from sine_cli.workflow.init import InitRequest, init

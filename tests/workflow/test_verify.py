@@ -16,7 +16,8 @@ from sine_cli.project.files import sha256
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import load_manifest, write_manifest
 from sine_cli.project.runs import find_recipe, save_picture
-from sine_cli.workflow.compare import CompareRequest, compare
+from sine_cli.workflow.asked import CompareRequest
+from sine_cli.workflow.compare import compare
 from sine_cli.workflow.edit import EditRequest, edit
 from sine_cli.workflow.grid import GridRequest, grid
 from sine_cli.workflow.guides import GuideRequest

@@ -16,8 +16,9 @@ from sine_cli.project.manifest import Manifest, TuneSettings, changed, load_mani
 from sine_cli.project.presets import load_tuning_preset
 from sine_cli.project.runs import read_recipe
 from sine_cli.workflow.adapter_record import read_record
+from sine_cli.workflow.asked import MERGED
 from sine_cli.workflow.edit import EditRequest, edit
-from sine_cli.workflow.export import MERGED, export
+from sine_cli.workflow.export import export
 from sine_cli.workflow.guides import GuideRequest
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, TuneResult, tune

@@ -172,9 +172,28 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     line = mark.line + 1 if mark else 1
     if isinstance(error, _NotAllowed):
         return Problem(line, "", what)
-    if "'\\t'" in what or re.match(r" *\t", (text.splitlines()[line - 1 : line] or [""])[0]):
+    lines = text.splitlines()
+    if "'\\t'" in what or re.match(r" *\t", (lines[line - 1 : line] or [""])[0]):
         what = "a tab cannot indent, use spaces"
+    else:
+        line, what = _line_above_at_fault(lines, line) or (line, what)
     return Problem(line, "", f"not valid YAML: {files.printable(what)}")
+
+
+def _line_above_at_fault(lines: list[str], line: int) -> tuple[int, str] | None:
+    """The last line with content before this one, with its mistake: YAML finds it a line too late."""
+    above = next((n for n in range(line - 1, 0, -1) if lines[n - 1].split("#")[0].strip()), None)
+    if above is None:
+        return None
+    content = lines[above - 1].strip()
+    quoted = re.match(r"\S+:\s+(['\"])", content)
+    if quoted and content.count(quoted[1]) % 2:
+        return above, "a quotation mark is not closed"
+    if content.count("[") > content.count("]") or content.count("{") > content.count("}"):
+        return above, "a bracket is not closed"
+    if not re.match(r"(\S+:|-|---)(\s|$)", content):
+        return above, f'"{shortened(content)}" is not of the form `name: value`'
+    return None
 
 
 def _values(mapping: yaml.MappingNode, inside: Location, outline: Outline) -> dict[str, object]:

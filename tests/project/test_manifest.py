@@ -374,6 +374,11 @@ def test_a_field_given_twice(path: Path) -> None:
         ("\nhello\n", '2: must be lines of `name: value`, got "hello"'),
         ("a: b: c\n", "1: not valid YAML: mapping values are not allowed here"),
         ('a: 1\nb: "x\nc: 1\n', "2: not valid YAML: found unexpected end of stream"),
+        ("a:\n  b 1\n  # of c\n  c: 1\n", '2: not valid YAML: "b 1" is not of the form `name: value`'),
+        ("a:\n  b:1\n\n  c: 1\n", '2: not valid YAML: "b:1" is not of the form `name: value`'),
+        ('a:\n  b: "x\n  c: ""\n', "2: not valid YAML: a quotation mark is not closed"),
+        ("a:\n  b: [1\n  # of c\n  c: 1\n", "2: not valid YAML: a bracket is not closed"),
+        ("a:\n  b: dog's\n   c: 1\n", "3: not valid YAML: mapping values are not allowed here"),
         ("tune:\n\tsteps: 1\n", "2: not valid YAML: a tab cannot indent, use spaces"),
         ("a: &x 1\n", "1: anchors and aliases are not allowed; a word that begins with & or * needs quotes"),
         (

@@ -95,6 +95,9 @@ BEGUN = 0.5
 LEVEL = 4
 """Steps with the highest learning rate for each one over which it falls at the end: a fifth of them all."""
 
+LEVEL_RATE = 0.5
+"""Share of the highest learning rate that is level: the mean of one that falls straight from the first step."""
+
 
 def settled(distances: Sequence[float]) -> bool:
     """Whether the distance to the picture has come down and stopped falling.
@@ -309,12 +312,13 @@ class Tuning:
     def _rate(self) -> float:
         """Share of the highest learning rate: up over `WARM_UP` steps, then straight down to zero.
 
-        Where the tuning may stop early it is level until it is known where it ends.
+        Where the tuning may stop early it is level, at `LEVEL_RATE`, until it is known where it ends.
         """
+        highest = LEVEL_RATE if self.plan.stop_early else 1.0
         up = min(1.0, (self.taken + 1) / self.WARM_UP)
         if self.steps is None or self.falls_from is None:
-            return up
-        return min(up, 1 - (self.taken - self.falls_from) / (self.steps - self.falls_from))
+            return highest * up
+        return highest * min(up, 1 - (self.taken - self.falls_from) / (self.steps - self.falls_from))
 
 
 def _with_fall(level: int) -> int:

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.solvers [--work DIR] [--seeds 2]
 
 Edits of three pictures to three prompts, `--seeds` seeds each, on the bundled base with its defaults of K, v
-and w: the mean absolute distance of latents and of pixels (in [0, 1]) to the reference, by solver and steps.
+and w: the mean absolute distance of latents and of pixels (in [0, 1]) to the reference, by solver and steps,
+and the bundled scorer's alignment and distance to the source.
 At K the model that is followed changes, and a solver that remembers earlier steps may keep what it remembers
 or start anew: both are measured. Below, the fewest steps of each solver whose pictures are as near to the
 reference as those of DDIM with 100 steps. Projects and references are kept in DIR.
@@ -24,15 +25,17 @@ from sine_cli.method.sampling import SOLVERS, Solver, follow
 from sine_cli.method.schedule import NoiseSchedule
 from sine_cli.mini.vocabulary import phrase
 from sine_cli.project.manifest import load_manifest
+from sine_cli.scoring.scorer import Scorer
 from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.render import Recipe, Renderer, recipe_of
+from sine_cli.workflow.scorers import open_scorer
 from sine_cli.workflow.tune import tune
 from tests.benchmarks.fidelity import PICTURES, distance, project_of, show
 
 PROMPTS = ["a pencil sketch of {}", "{} in the snow", "{} at night"]
 REFERENCE = ("ddim", 500)
 ENOUGH = ("ddim", 100)
-STEPS = {"ddim": [25, 50, 100]}
+STEPS = {"ddim": [10, 15, 20, 25, 50, 100]}
 """Of the others: `FEWER`."""
 FEWER = [10, 15, 20, 25, 30]
 
@@ -43,6 +46,7 @@ class Edit(NamedTuple):
     name: str
     renderer: Renderer
     recipe: Recipe
+    source: Image.Image
 
 
 class Variant(NamedTuple):
@@ -92,7 +96,7 @@ def edits_of(picture: Path, noun: str, work: Path, seeds: int) -> list[Edit]:
     ]
     renderer = studio.renderer(recipes, print)
     return [
-        Edit(f"{noun}-{number}-{seed}", renderer, replace(recipe, seed=seed))
+        Edit(f"{noun}-{number}-{seed}", renderer, replace(recipe, seed=seed), studio.source_picture())
         for number, recipe in enumerate(recipes)
         for seed in range(seeds)
     ]
@@ -107,16 +111,20 @@ def reference(edit: Edit, work: Path) -> Tensor:
     return torch.load(file)
 
 
-class Off(NamedTuple):
-    """Mean absolute distances to the reference."""
+class Figures(NamedTuple):
+    """Mean absolute distances to the reference; scores."""
 
     latents: float
     pixels: float
+    alignment: float
+    distance: float
 
 
-def off(edit: Edit, z_0: Tensor, wanted: Tensor, picture: Image.Image) -> Off:
-    made = edit.renderer.developed(edit.recipe, z_0)
-    return Off(float((z_0 - wanted).abs().mean()), distance(made, picture))
+def figures_of(edit: Edit, z_0: Tensor, wanted: Tensor, scorer: Scorer) -> Figures:
+    made, reference = (edit.renderer.developed(edit.recipe, z) for z in (z_0, wanted))
+    (score,) = scorer.score([made], edit.recipe.prompt, edit.source)
+    apart = float((z_0 - wanted).abs().mean())
+    return Figures(apart, distance(made, reference), score.alignment, score.distance or 0.0)
 
 
 def main() -> None:
@@ -129,20 +137,27 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     edits = [edit for each in PICTURES for edit in edits_of(*each, options.work, options.seeds)]
     wanted = [reference(edit, options.work) for edit in edits]
-    pictures = [edit.renderer.developed(edit.recipe, z_0) for edit, z_0 in zip(edits, wanted, strict=True)]
+    scorer = open_scorer("mini")
 
-    show(["solver", "steps", "latents", "pixels", "pixels at the most"], ["---"] * 5)
+    headings = ["solver", "steps", "latents", "pixels", "pixels at the most", "alignment", "distance"]
+    show(headings, ["---"] * len(headings))
     means: dict[tuple[str, int], float] = {}
+
+    def tell(name: str, steps: int, made: list[Tensor]) -> None:
+        every = [
+            figures_of(edit, z_0, reference, scorer)
+            for edit, z_0, reference in zip(edits, made, wanted, strict=True)
+        ]
+        mean = Figures(*map(fmean, zip(*every, strict=True)))
+        means[name, steps] = mean.pixels
+        most = max(each.pixels for each in every)
+        apart = (f"{figure:.4f}" for figure in (mean.latents, mean.pixels, most))
+        show([name, str(steps), *apart, f"{mean.alignment:.3f}", f"{mean.distance:.3f}"])
+
+    tell(*REFERENCE, wanted)
     for variant in variants(edits[0].renderer.base.schedule):
         for steps in STEPS.get(variant.solver, FEWER):
-            made = [
-                off(edit, latents(edit, variant, steps), z_0, picture)
-                for edit, z_0, picture in zip(edits, wanted, pictures, strict=True)
-            ]
-            means[str(variant), steps] = fmean(each.pixels for each in made)
-            figures = (fmean(each.latents for each in made), means[str(variant), steps])
-            most = max(each.pixels for each in made)
-            show([str(variant), str(steps), *(f"{figure:.4f}" for figure in (*figures, most))])
+            tell(str(variant), steps, [latents(edit, variant, steps) for edit in edits])
 
     enough = means[ENOUGH]
     print(f"\nThe fewest steps as near to the reference as {ENOUGH[1]} of {ENOUGH[0]} ({enough:.4f}):\n")

@@ -115,8 +115,8 @@ def test_all_ways_of_making_base_and_tuned_rows_predict_the_same(work: Path) -> 
 
 
 def test_a_solver_that_remembers_keeps_or_starts_anew_at_K(work: Path) -> None:
-    renderer, recipe = renderer_of(work, steps=6)
-    edit = solvers.Edit("cat", renderer, recipe)
+    renderer, recipe = renderer_of(work, steps=6, solver="dpm++")
+    edit = solvers.Edit("cat", renderer, recipe, Image.open(ways.PICTURE))
     by = {str(v): solvers.latents(edit, v, 6) for v in solvers.variants(renderer.base.schedule)}
     assert {"ddim", "euler", "dpm++", "dpm++, anew at K", "unipc", "unipc, anew at K"} <= by.keys()
     assert "ddim, anew at K" not in by

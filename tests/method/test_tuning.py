@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sine_cli.errors import SineError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
-from sine_cli.method.tuning import LOOK_EVERY, Examples, Tuning, TuningPlan, settled
+from sine_cli.method.tuning import LEVEL_RATE, LOOK_EVERY, Examples, Tuning, TuningPlan, settled
 
 PLAN = TuningPlan(
     steps=30, batch=4, learning_rate=1e-2, position_learning_rate=3e-2, whole=0.5, min_timestep=0, seed=0
@@ -323,6 +323,7 @@ def test_whether_it_has_settled_does_not_depend_on_the_unit_of_the_distance() ->
 
 
 EARLY = replace(PLAN, steps=400, stop_early=True)
+LEVEL = LEVEL_RATE * EARLY.learning_rate
 
 
 def run_auto(under_way: Tuning, distances: list[float]) -> list[float]:
@@ -343,8 +344,8 @@ def test_a_tuning_that_has_settled_ends_after_its_learning_rate_has_fallen() -> 
     rates = run_auto(under_way, distances)
     assert under_way.distances == distances
     assert (under_way.falls_from, under_way.steps, under_way.taken) == (300, 375, 375)
-    assert rates[20:300] == [EARLY.learning_rate] * 280
-    fallen = [EARLY.learning_rate * (1 - i / 75) for i in range(75)]
+    assert rates[20:300] == [LEVEL] * 280
+    fallen = [LEVEL * (1 - i / 75) for i in range(75)]
     assert rates[300:] == pytest.approx(fallen)
 
 
@@ -356,7 +357,7 @@ def test_a_tuning_that_never_settles_ends_at_the_most_steps_fallen_too(most: int
     assert len(under_way.distances) == 1 + (falls_from - 1) // LOOK_EVERY
     if falls_from > 20:  # the warm-up's
         fallen = [1 - i / (most - falls_from) for i in range(most - falls_from)]
-        assert rates[falls_from:] == pytest.approx([EARLY.learning_rate * share for share in fallen])
+        assert rates[falls_from:] == pytest.approx([LEVEL * share for share in fallen])
 
 
 @pytest.mark.parametrize("stop", [1, 199, 200, 201, 230])

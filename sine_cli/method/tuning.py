@@ -64,7 +64,7 @@ class TuningPlan:
     Args:
         steps: optimisation steps; with `stop_early` the most of them.  batch: examples a step.
         learning_rate, position_learning_rate: of the weights, a LoRA's mostly, and of the position, at
-            their highest.
+            their highest; with `stop_early` at twice that.
         whole: share of steps on the whole picture, in [0, 1]; the others are on patches.
         min_timestep: t_min, the lowest time that is learned.
         seed: of all that is drawn.
@@ -93,10 +93,10 @@ BEGUN = 0.5
 """Share of the untuned model's distance, under which the tuning has begun to show the picture."""
 
 LEVEL = 4
-"""Steps with the highest learning rate for each one over which it falls at the end: a fifth of them all."""
+"""Steps at the level learning rate for each one over which it falls at the end: a fifth of them all."""
 
 LEVEL_RATE = 0.5
-"""Share of the highest learning rate that is level: the mean of one that falls straight from the first step."""
+"""Share of the plan's learning rates that is level: the mean of one that falls from the first step on."""
 
 
 def settled(distances: Sequence[float]) -> bool:
@@ -142,7 +142,7 @@ class Tuning:
     """
 
     WARM_UP = 20
-    """Steps over which the learning rate rises to its highest, before it falls to zero."""
+    """Steps over which the learning rate rises, before it is level or falls to zero."""
 
     def __init__(
         self,

@@ -15,6 +15,9 @@ from sine_cli.errors import UserError
 from sine_cli.project import files
 
 _DEEPEST = 3  # the file, a section, and one more, so that a wrongly nested value is named with its field
+_MOST_TRIED = 100  # lines, in the search for the one that is at fault
+_LONGEST_TRIED = 20_000  # characters: a manifest of sine's has a quarter
+_NAMED = re.compile(r"\S+:(\s|$)")
 _LONGEST_SHOWN = 40  # characters of a wrong value in a message
 
 
@@ -175,25 +178,40 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     lines = text.splitlines()
     if "'\\t'" in what or re.match(r" *\t", (lines[line - 1 : line] or [""])[0]):
         what = "a tab cannot indent, use spaces"
-    else:
-        line, what = _line_above_at_fault(lines, line) or (line, what)
+    elif len(text) < _LONGEST_TRIED and (above := _at_fault(lines, line)) < line:
+        line, content = above, lines[above - 1].strip()
+        if _NAMED.match(content):
+            what = "a quotation mark or bracket is left open, or the indentation is not that of the next line"
+        else:
+            what = f'"{shortened(content)}" is not of the form `name: value`'
     return Problem(line, "", f"not valid YAML: {files.printable(what)}")
 
 
-def _line_above_at_fault(lines: list[str], line: int) -> tuple[int, str] | None:
-    """The last line with content before this one, with its mistake: YAML finds it a line too late."""
-    above = next((n for n in range(line - 1, 0, -1) if lines[n - 1].split("#")[0].strip()), None)
-    if above is None:
-        return None
-    content = lines[above - 1].strip()
-    quoted = re.match(r"\S+:\s+(['\"])", content)
-    if quoted and content.count(quoted[1]) % 2:
-        return above, "a quotation mark is not closed"
-    if content.count("[") > content.count("]") or content.count("{") > content.count("}"):
-        return above, "a bracket is not closed"
-    if not re.match(r"(\S+:|-|---)(\s|$)", content):
-        return above, f'"{shortened(content)}" is not of the form `name: value`'
-    return None
+def _at_fault(lines: list[str], line: int) -> int:
+    """The line but for which all is YAML: a mistake is often found lines after it was made.
+
+    Of several one that is no `name: value`, else the nearest one from this line upwards; without any, this.
+    """
+
+    contents = [text.strip() for text in lines]
+
+    def without(n: int) -> str:
+        content = contents[n - 1]
+        instead = "" if _NAMED.match(content) else lines[n - 1].replace(content, "name:")
+        return "\n".join([*lines[: n - 1], instead, *lines[n:]])
+
+    upwards = range(min(line, len(lines)), max(line - _MOST_TRIED, 0), -1)
+    tried = [n for n in upwards if contents[n - 1] and not contents[n - 1].startswith("#")]
+    good = [n for n in tried if _is_yaml(without(n))]
+    return next((n for n in good if not _NAMED.match(contents[n - 1])), good[0] if good else line)
+
+
+def _is_yaml(text: str) -> bool:
+    try:
+        yaml.compose(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _values(mapping: yaml.MappingNode, inside: Location, outline: Outline) -> dict[str, object]:

@@ -1,5 +1,5 @@
-"""What `edit`, `grid`, `compare` and `export` are asked for, and what is wrong with it. Knows no torch: a
-mistake is told at once, and not after the seconds that torch takes to be imported.
+"""What `edit` (`edit --from` too), `grid`, `compare` and `export` are asked for, and what is wrong with it.
+Knows no torch: a mistake is told at once, and not after the seconds that torch takes to be imported.
 """
 
 import os
@@ -165,7 +165,9 @@ def check_grid(
 
 
 def check_compare(project: Project, manifest: Manifest, request: CompareRequest) -> None:
-    """Raises UserError: an empty prompt, a method or value that is none, not tuned or on another base."""
+    """Raises UserError: an empty prompt, a method or value that is none; where a method needs the adapter,
+    not tuned, or tuned on another base or picture, or with another source prompt.
+    """
     check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
     for method in request.methods:
         if method not in COMPARED:

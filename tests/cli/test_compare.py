@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from sine_cli.cli.compare import METHODS
 from sine_cli.project.runs import read_recipe
-from sine_cli.workflow import methods
+from sine_cli.workflow import asked, methods
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Sine
 
 
 def test_the_default_is_every_method_there_is() -> None:
-    assert METHODS.split(",") == list(methods.METHODS)
+    assert METHODS.split(",") == list(methods.METHODS) == list(asked.COMPARED)
 
 
 def test_a_comparison_is_shown_and_told_to_scripts(sine: "Sine", girl: Path) -> None:

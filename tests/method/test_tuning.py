@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sine_cli.errors import SineError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
-from sine_cli.method.tuning import LEVEL_RATE, LOOK_EVERY, Examples, Tuning, TuningPlan, settled
+from sine_cli.method.tuning import LOOK_EVERY, Examples, Tuning, TuningPlan, settled
 
 PLAN = TuningPlan(
     steps=30, batch=4, learning_rate=1e-2, position_learning_rate=3e-2, whole=0.5, min_timestep=0, seed=0
@@ -323,7 +323,7 @@ def test_whether_it_has_settled_does_not_depend_on_the_unit_of_the_distance() ->
 
 
 EARLY = replace(PLAN, steps=400, stop_early=True)
-LEVEL = LEVEL_RATE * EARLY.learning_rate
+LEVEL = 0.5 * EARLY.learning_rate
 
 
 def run_auto(under_way: Tuning, distances: list[float]) -> list[float]:

@@ -364,6 +364,29 @@ def test_a_field_given_twice(path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------- no YAML, no text
 
+LEFT_OPEN = "a quotation mark or bracket is left open, or the indentation is not that of the next line"
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "wrong", "what"),
+    [
+        ("tune", "steps", "  steps 1000", '"steps 1000" is not of the form `name: value`'),
+        ("tune", "steps", "  steps:1000", '"steps:1000" is not of the form `name: value`'),
+        ("tune", "steps", "   steps: 1000", LEFT_OPEN),
+        ("", "tune", "tune", '"tune" is not of the form `name: value`'),
+        ("prompts", "source", "  source: a photo: of a girl", "mapping values are not allowed here"),
+        ("prompts", "source", '  source: "a photo of a girl', LEFT_OPEN),
+        ("prompts", "source", "  source: 'a photo of a girl", LEFT_OPEN),
+        ("edit", "solver", '  solver: "ddim', LEFT_OPEN),
+        ("edit", "solver", "  solver: {ddim", LEFT_OPEN),
+    ],
+)
+def test_a_mistake_of_form_is_told_with_the_line_that_has_it(
+    path: Path, section: str, name: str, wrong: str, what: str
+) -> None:
+    line = edit(path, section, name, wrong)
+    assert message_of(path) == f"girl/sine.yaml:{line}: not valid YAML: {what}"
+
 
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -376,9 +399,13 @@ def test_a_field_given_twice(path: Path) -> None:
         ('a: 1\nb: "x\nc: 1\n', "2: not valid YAML: found unexpected end of stream"),
         ("a:\n  b 1\n  # of c\n  c: 1\n", '2: not valid YAML: "b 1" is not of the form `name: value`'),
         ("a:\n  b:1\n\n  c: 1\n", '2: not valid YAML: "b:1" is not of the form `name: value`'),
-        ('a:\n  b: "x\n  c: ""\n', "2: not valid YAML: a quotation mark is not closed"),
-        ("a:\n  b: [1\n  # of c\n  c: 1\n", "2: not valid YAML: a bracket is not closed"),
-        ("a:\n  b: dog's\n   c: 1\n", "3: not valid YAML: mapping values are not allowed here"),
+        ('a:\n  b: "x\n  c: ""\n', f"2: not valid YAML: {LEFT_OPEN}"),
+        ("a:\n  b: [1\n  # of c\n  c: 1\n", f"2: not valid YAML: {LEFT_OPEN}"),
+        ('a: "b [\\" c"  # don\'t {\nd: e: f\n', "2: not valid YAML: mapping values are not allowed here"),
+        ("a: |\n  some words\nb: c: d\n", "3: not valid YAML: mapping values are not allowed here"),
+        ("a: some\n  words\nb: c: d\n", "3: not valid YAML: mapping values are not allowed here"),
+        ("a b: 1\n'c d': 1\ne: f: g\n", "3: not valid YAML: mapping values are not allowed here"),
+        ("a: [1,\n 2\n", f"1: not valid YAML: {LEFT_OPEN}"),
         ("tune:\n\tsteps: 1\n", "2: not valid YAML: a tab cannot indent, use spaces"),
         ("a: &x 1\n", "1: anchors and aliases are not allowed; a word that begins with & or * needs quotes"),
         (

@@ -203,8 +203,9 @@ def _inject(model: Any, layers: list[str], rank: int, name: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
         inject_adapter_in_model(config, model, adapter_name=name)
+    device = model.device  # asked once: diffusers walks through all of its modules for it
     for parameter in _lora_parameters(model, name):
-        parameter.data = parameter.data.to(model.device, torch.float32)
+        parameter.data = parameter.data.to(device, torch.float32)
         parameter.requires_grad_(True)
 
 

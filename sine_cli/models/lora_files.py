@@ -89,10 +89,11 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
     ]
     if len(attached) != sum(name.endswith(("lora_A.weight", "lora.down.weight")) for name in layers):
         raise UserError(f"{file} does not fit this base: it has layers that the base has not", hint)
+    device = unet.device  # asked once: diffusers walks through all of its modules for it
     for layer in attached:
         layer.set_scale(USER_LORA, scale)
         for matrix in (layer.lora_A[USER_LORA], layer.lora_B[USER_LORA]):
-            matrix.to(unet.device).requires_grad_(False)
+            matrix.to(device).requires_grad_(False)
     return sorted({name.partition(".")[0] for name in named} - {"unet"})
 
 

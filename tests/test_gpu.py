@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from sine_cli.mini.training import recorded
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, load_manifest
 from sine_cli.workflow import open as opening
@@ -60,3 +62,21 @@ def test_real_shapes_tune_and_edit_at_their_native_size_within_a_card(
     figures = measured(tmp_path / "base", name, "low", tmp_path, steps=3, pool=2, edit_steps=4)
     assert figures.tuning_memory < most * 1e9
     assert figures.edit_memory < most * 1e9
+
+
+def test_a_recorded_step_learns_as_the_same_one_launched_kernel_by_kernel() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 16)).cuda()
+    steps = [model, recorded(nn.Sequential(*model), (torch.zeros(8, 16, device="cuda"),))]
+    for _ in range(2):  # the second time with other inputs and weights than were recorded
+        x = torch.randn(8, 16, device="cuda")
+        gradients = []
+        for step in steps:
+            step(x).pow(2).mean().backward()
+            gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+            model.zero_grad(set_to_none=True)
+        for plain, replayed in zip(*gradients, strict=True):
+            torch.testing.assert_close(replayed, plain)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(1.1)

@@ -10,7 +10,7 @@ import torch
 from sine_cli.mini.dataset import Shard
 from sine_cli.mini.training import DEVICE, autocast
 
-_BATCH = 50
+_BATCH = 50 if DEVICE.type == "cpu" else 250
 
 
 def latents_path(shard: Shard) -> Path:

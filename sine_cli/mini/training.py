@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,22 @@ def autocast() -> torch.autocast:
     else:
         capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # absent before torch 2.10
         is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_native)
+    # No cache of cast weights: each is used once a step, and a recorded step would keep the first ones
+    return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_native, cache_enabled=False)
+
+
+def recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+    """On a GPU, `model` as CUDA graphs of its forward and backward pass, for inputs of these shapes alone:
+    to launch the kernels of a small model one by one takes several times as long as to compute them.
+    Elsewhere the model itself.
+
+    Its parameters may change in place only. What a call returns is overwritten by the next one.
+    """
+    if DEVICE.type != "cuda":
+        return model
+    # Of nodes that recording leaves on its own stream: at worst a wait too many
+    warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream")
+    return torch.cuda.make_graphed_callables(model, inputs)
 
 
 def generator(step: int) -> torch.Generator:

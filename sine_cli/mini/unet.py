@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sine_cli.mini.autoencoder import CHANNELS
 from sine_cli.mini.text import WIDTH
-from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast, generator
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast, generator, recorded
 
 NATIVE = 8
 """Latent cells on a side: 128 pixels."""
@@ -67,6 +67,18 @@ def spread_times(shares: Tensor) -> Tensor:
     return (parts * (1000 / len(shares))).long().clamp(max=999)
 
 
+class _Predictor(nn.Module):
+    """The U-Net's prediction, from tensors alone."""
+
+    def __init__(self, unet: Any):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, t: Tensor, texts: Tensor) -> Tensor:
+        with autocast():
+            return self.unet(x_t, t, texts).sample
+
+
 def train(
     sets: list[Latents], encoded: Tensor, null: Tensor, checkpoint: Path, length: Length, report: Report
 ) -> tuple[Any, Loop]:
@@ -89,13 +101,17 @@ def train(
     weights = (alpha_bar / (1 - alpha_bar)).clamp(max=_MIN_SNR) * (1 - alpha_bar) / alpha_bar
     sets = [Latents(each.latents.to(DEVICE), each.captions.to(DEVICE)) for each in sets]
     encoded, null = encoded.to(DEVICE), null.to(DEVICE)
-    shares = np.array([len(each.latents) for each in sets]) / sum(len(each.latents) for each in sets)
+    counts = np.array([len(each.latents) for each in sets])
+    sizes = [_batch_size(each.latents, length.batch) for each in sets]
+    predictors = [
+        recorded(_Predictor(unet), _example(each.latents, encoded, size))
+        for each, size in zip(sets, sizes, strict=True)
+    ]
 
     def loss(step: int) -> tuple[Tensor, int]:
         drawn = generator(step)
-        chosen = sets[np.random.default_rng(step).choice(len(sets), p=shares)]
-        native = NATIVE * NATIVE / (chosen.latents.shape[2] * chosen.latents.shape[3])
-        size = max(8, round(length.batch * min(1.0, native)))
+        shape = np.random.default_rng(step).choice(len(sets), p=counts / counts.sum())
+        chosen, size = sets[shape], sizes[shape]
         index = torch.randint(0, len(chosen.latents), (size,), generator=drawn, device=DEVICE)
         x_0 = chosen.latents[index].float()
         texts = encoded[chosen.captions[index]].float()
@@ -105,9 +121,7 @@ def train(
         eps = torch.randn(x_0.shape, generator=drawn, device=DEVICE)
         a = alpha_bar[t][:, None, None, None]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
-        with autocast():
-            predicted = unet(x_t, t, texts).sample
-        errors = (predicted.float() - eps).pow(2).mean((1, 2, 3))
+        errors = (predictors[shape](x_t, t, texts).float() - eps).pow(2).mean((1, 2, 3))
         return (errors * weights[t]).mean(), size
 
     loop.run(loss, report)
@@ -115,3 +129,18 @@ def train(
         averaged = new_unet()
         averaged.load_state_dict(unet.state_dict())
     return averaged.eval(), loop
+
+
+def _batch_size(latents: Tensor, batch: int) -> int:
+    """Fewer of pictures larger than the native ones, so that steps take alike."""
+    native = NATIVE * NATIVE / (latents.shape[2] * latents.shape[3])
+    return max(8, round(batch * min(1.0, native)))
+
+
+def _example(latents: Tensor, encoded: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of a step in their shapes and types: x_t, t, texts."""
+    return (
+        torch.zeros(size, *latents.shape[1:], device=DEVICE),
+        torch.zeros(size, dtype=torch.long, device=DEVICE),
+        torch.zeros(size, *encoded.shape[1:], device=DEVICE),
+    )

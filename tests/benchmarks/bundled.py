@@ -9,6 +9,8 @@ and for pictures that the base makes of the same prompts (its defaults of steps 
 
     retrieval            how often the scorer finds the right prompt among 20 held-out ones
     style, noun, place   how often it picks the right word of all there are, the other two given
+
+And of the autoencoder, how near photographs that it never saw and these composites come back.
 """
 
 import argparse
@@ -96,6 +98,22 @@ def on_photographs(clip: Clip, packages: Path) -> None:
             print(f"| {own} | {order.index(captions.index(own)) + 1} | {captions[order[0]]} |")
 
 
+def given_back(images: list[Image.Image]) -> str:
+    """How near pictures at 128x128 come back from the autoencoder: the mean PSNR, and absolute error in
+    [0, 1]."""
+    location = in_folder(in_package("sine_cli.mini", "weights"))
+    device = best_device()
+    autoencoder = load_base(location.path, None, device, best_dtype(device)).autoencoder
+    small = [image.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for image in images]
+    errors = [
+        np.asarray(autoencoder.decode(autoencoder.encode([image]))[0], np.float32) / 255
+        - np.asarray(image, np.float32) / 255
+        for image in small
+    ]
+    psnr = np.mean([-10 * np.log10(np.square(error).mean()) for error in errors])
+    return f"{psnr:.1f} dB, mean absolute error {np.mean([np.abs(error).mean() for error in errors]):.3f}"
+
+
 def sheet(real: list[Image.Image], made: list[Image.Image]) -> Image.Image:
     """Real composites above the pictures made of the same prompts, the first forty."""
     out = Image.new("RGB", (10 * SIDE, 8 * SIDE))
@@ -135,7 +153,12 @@ def main() -> None:
         rows[f"{key}, of {len(words)}"] = [accuracy(clip, each, labels, key, words) for each in (real, made)]
     for name, (of_real, of_made) in rows.items():
         print(f"| {name} | {of_real:.2f} | {of_made:.2f} | {of_made / of_real:.2f} |", flush=True)
-    on_photographs(clip, options.work / "packages")
+    packages = options.work / "packages"
+    photographs = [
+        Image.fromarray(image) for image in read_photographs(packages, HERE / "photographs.tsv")[0]
+    ]
+    print(f"\nautoencoder: photographs {given_back(photographs)}; composites {given_back(real)}")
+    on_photographs(clip, packages)
 
 
 if __name__ == "__main__":

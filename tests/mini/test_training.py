@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sine_cli.mini.training import Loop
+from sine_cli.mini.training import DEVICE, Loop, recorded
 
 
 def loop(folder: Path, steps: int = 12) -> Loop:
@@ -83,3 +83,9 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
     training = loop(tmp_path)
     with pytest.raises(FloatingPointError, match="step 12"):
         training.run(lambda _: (training.model(torch.ones(2, 4)).sum() * float("nan"), 1), lambda _: None)
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="`test_gpu.py` has the other half")
+def test_without_a_gpu_a_model_is_called_as_it_is() -> None:
+    model = nn.Linear(2, 2)
+    assert recorded(model, (torch.zeros(1, 2),)) is model

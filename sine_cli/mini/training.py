@@ -41,7 +41,7 @@ def autocast() -> torch.autocast:
 
 def recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
     """On a GPU, `model` as CUDA graphs of its forward and backward pass, for inputs of these shapes alone:
-    to launch the kernels of a small model one by one takes several times as long as to compute them.
+    to launch the kernels of a small model one by one takes longer than to compute them.
     Elsewhere the model itself.
 
     Its parameters may change in place only. What a call returns is overwritten by the next one.

@@ -25,6 +25,8 @@ PREFERRED = "sd15"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}", re.ASCII)
 """A branch, tag or commit. The hub's client makes paths of them, which must not climb."""
+FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+"""The revision of a base that lies in a folder or file."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def find_base(manifest: Manifest) -> Location:
     repository = preset.hub if preset else name if _looks_like_hub(name) else None
     if repository:
         location = _find_cached(name, repository, revision or (preset.revision if preset else None))
-    elif preset or Path(name).is_absolute():
+    elif preset:
+        location = _bundled(preset, revision)
+    elif Path(name).is_absolute():
         location = _find(name, lambda _: None)
     else:
         raise UserError(
@@ -239,8 +243,8 @@ def _best_at_hand() -> tuple[str, str]:
 
 def _find(name: str, on_notice: Callable[[str], None]) -> Location:
     preset = _preset(name)
-    if preset and preset.package and preset.folder:
-        return locate.in_folder(locate.in_package(preset.package, preset.folder))
+    if preset and not preset.hub:
+        return _bundled(preset, None)
     repository = _repository(name)
     if repository:
         return _on_hub(repository, None, preset, on_notice)
@@ -254,6 +258,17 @@ def _find(name: str, on_notice: Callable[[str], None]) -> Location:
             )
         load_preset(name)  # raises, with the names there are
     return locate.in_folder(Path(name))
+
+
+def _bundled(preset: BasePreset, revision: str | None) -> Location:
+    """A bundled base as it is today, or as an earlier sine brought it along: `weights-a6cbb05c` beside
+    `weights`, by the first digits of its revision.
+    """
+    folder = locate.in_package(str(preset.package), str(preset.folder))
+    if FINGERPRINT.fullmatch(revision or ""):
+        former = folder.with_name(f"{folder.name}-{str(revision).removeprefix('sha256:')[:8]}")
+        folder = former if former.is_dir() else folder
+    return locate.in_folder(folder)
 
 
 def _on_hub(

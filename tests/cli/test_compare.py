@@ -53,4 +53,4 @@ def test_an_edit_and_a_grid_with_a_guide(sine: "Sine", girl: Path) -> None:
     assert recipe["crop"] == [0.0, 0.0, 1.0, 0.5]
     done = sine("grid", "a boat", "--guide", "girl:0,0.1", "-K", "400", *small)
     cells = json.loads(done.out)["cells"]
-    assert [(cell["base_weight"], cell["guide_weight"]) for cell in cells] == [(0.65, 0.0), (0.65, 0.1)]
+    assert [(cell["base_weight"], cell["guide_weight"]) for cell in cells] == [(0.7, 0.0), (0.7, 0.1)]

@@ -96,3 +96,21 @@ def test_an_unknown_preset_is_told_with_the_nearest_name() -> None:
 def test_a_project_without_a_fixed_revision_takes_the_base_as_it_is(untuned: Girl, tiny_base: Path) -> None:
     manifest = untuned.manifest.model_copy(update={"base_revision": None})
     assert find_base(manifest).path == tiny_base
+
+
+def test_a_project_of_an_earlier_bundled_base_goes_on_with_that_one(untuned: Girl) -> None:
+    today, former = (
+        load_preset("mini").folder,
+        "sha256:a6cbb05cb3e2acfd4a76e5d74d8e4429a6e6fe2f95b0d5c6a030e6bf744d6742",
+    )
+    manifest = untuned.manifest.model_copy(update={"base": "mini", "base_revision": None})
+    assert find_base(manifest).path.name == today
+    location = find_base(manifest.model_copy(update={"base_revision": former}))
+    assert (location.path.name, location.revision) == (f"{today}-a6cbb05c", former)
+
+
+@pytest.mark.parametrize("revision", ["sha256:" + "0" * 64, "sha256:a6cbb05c" + "0" * 56, "../weights"])
+def test_a_bundled_base_that_is_neither_is_told(revision: str, untuned: Girl) -> None:
+    manifest = untuned.manifest.model_copy(update={"base": "mini", "base_revision": revision})
+    with pytest.raises(UserError, match="is not the one this project was made with"):
+        find_base(manifest)

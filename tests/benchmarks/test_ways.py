@@ -59,10 +59,10 @@ def renderer_of(work: Path, **changes: Any) -> tuple[Renderer, Any]:
 @pytest.mark.parametrize(
     ("way", "steps", "count", "expected", "calls"),
     [
-        ("authors-edit", 20, 1, 14 * 4 + 6 * 2, 14 * 2 + 6),  # K = 300
+        ("authors-edit", 20, 1, 16 * 4 + 4 * 2, 16 * 2 + 4),  # K = 200
         ("pipeline", 5, 2, 5 * 2 * 2, 5),
         ("pipeline-lora", 5, 2, 5 * 2 * 2, 5),
-        ("sine-edit", None, 2, 2 * (17 * 3 + 8 * 2), 25),
+        ("sine-edit", None, 2, 2 * (20 * 3 + 5 * 2), 25),
         ("authors-step", 3, 1, 1, 1),
         ("dreambooth-step", 3, 1, 8, 1),
         ("sine-step", 3, 1, 8, 1),

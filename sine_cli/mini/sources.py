@@ -12,6 +12,7 @@ import json
 import struct
 import subprocess
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,24 +71,24 @@ def fetch(package: Package, folder: Path) -> Path:
     target = folder / package.folder
     if target.is_dir():
         return target
-    archives = folder / "archives"
-    archives.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     spec = f"{package.name}{'@' if package.registry == 'npm' else '='}{package.version}"
     command = {
         "npm": ["npm", "pack", spec, "--silent"],
         "apt": ["apt-get", "download", "--quiet", spec],
     }[package.registry]
-    before = set(archives.iterdir())
-    _run(command, archives, spec)
-    new = (set(archives.iterdir()) - before).pop()
-    partial = target.with_name(f".{target.name}.part")
-    if package.registry == "apt":
-        _run(["dpkg-deb", "--extract", str(new), str(partial)], archives, spec)
-    else:
-        with tarfile.open(new) as archive:
-            archive.extractall(partial, filter="data")
-    new.unlink()
-    partial.rename(target)
+    # What fails half-way leaves nothing; whole, since the commands run inside it
+    with tempfile.TemporaryDirectory(dir=folder.resolve(), prefix=".") as made:
+        place = Path(made)
+        _run(command, place, spec)
+        (archive,) = place.iterdir()
+        unpacked = place / "unpacked"
+        if package.registry == "apt":
+            _run(["dpkg-deb", "--extract", str(archive), str(unpacked)], place, spec)
+        else:
+            with tarfile.open(archive) as file:
+                file.extractall(unpacked, filter="data")
+        unpacked.rename(target)
     return target
 
 

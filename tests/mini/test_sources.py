@@ -1,6 +1,7 @@
 """Fetching: a missing tool or package is an error for people, a Qt bundle gives its files."""
 
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -31,6 +32,36 @@ def test_a_package_that_does_not_come(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SineError, match="nothing@1 could not be fetched: no such package"):
         sources.fetch(Package("npm", "nothing", "1", "MIT"), tmp_path / "packages")
     assert not (tmp_path / "packages" / "nothing-1").exists()
+
+
+@pytest.mark.parametrize("registry", ["npm", "apt"])
+def test_what_fails_half_way_is_fetched_again_into_a_folder_named_from_here(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    broken, archive = tmp_path / "broken", tmp_path / "thing.tgz"
+    (tmp_path / "a").write_text("here")
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(tmp_path / "a", "a")
+    download = f"#!/bin/sh\nif [ -e {broken} ]; then echo half > thing; exit 1; fi\ncp {archive} thing\n"
+    for name, script in {
+        "npm": download,
+        "apt-get": download,
+        "dpkg-deb": '#!/bin/sh\nmkdir "$3" && tar -xzf "$2" -C "$3"\n',
+    }.items():
+        (tools / name).write_text(script)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    package = Package(registry, "thing", "1", "MIT")
+    broken.touch()
+    with pytest.raises(SineError, match="could not be fetched"):
+        sources.fetch(package, Path("work/packages"))
+    assert list(Path("work/packages").iterdir()) == []
+    broken.unlink()
+    assert sources.fetch(package, Path("work/packages")) == Path("work/packages/thing-1")
+    assert Path("work/packages/thing-1/a").read_text() == "here"
 
 
 def test_a_qt_bundle() -> None:

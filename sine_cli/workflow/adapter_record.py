@@ -82,20 +82,33 @@ def read_record(project: Project) -> AdapterRecord:
         ) from error
 
 
-def check_record(project: Project, manifest: Manifest, record: AdapterRecord) -> None:
-    """Refuse an adapter of another base or another picture. Raises UserError."""
+def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revision: str | None) -> None:
+    """Refuse an adapter of another base.
+
+    Args:
+        revision: of the project's base; None where it is not known.
+
+    Raises:
+        UserError: the base or its revision is another than the adapter was tuned on.
+    """
     folder = shown(project.adapter_dir)
     if record.base != manifest.base:
         raise UserError(
             f"{folder} was tuned on `{record.base}`, this project uses `{manifest.base}`",
             f"{AGAIN}, or set `base: {record.base}` in {shown(project.manifest_path)}",
         )
-    if manifest.base_revision not in (None, record.base_revision):
+    if revision not in (None, record.base_revision):
         raise UserError(
             f"{folder} was tuned on revision {record.base_revision} of `{record.base}`, "
-            f"this project uses {manifest.base_revision}",
+            f"this project uses {revision}",
             AGAIN,
         )
+
+
+def check_record(project: Project, manifest: Manifest, record: AdapterRecord) -> None:
+    """Refuse an adapter of another base or another picture, by what the manifest says. Raises UserError."""
+    check_base(project, manifest, record, manifest.base_revision)
+    folder = shown(project.adapter_dir)
     if record.source_prompt != manifest.prompts.source:
         raise UserError(
             f'{folder} was tuned with the source prompt "{record.source_prompt}", '
@@ -123,10 +136,15 @@ def guide_record(guide: FoundGuide, manifest: Manifest, revision: str | None = N
         check_record(guide.project, guide.manifest, record)
     revision = revision or manifest.base_revision
     if revision not in (None, record.base_revision):
-        which = "" if record.base != manifest.base else f" ({record.base_revision}, not {revision})"
+        what = f"the guide {guide.project.label} was tuned on `{record.base}`, "
+        if record.base == manifest.base:  # `sine init` takes the revision of today, which may be neither
+            raise UserError(
+                f"{what}this project uses `{manifest.base}` ({record.base_revision}, not {revision})",
+                f"set `base_revision: {revision}` in {shown(guide.project.manifest_path)}, "
+                f"then run `{typed_for(guide.project, 'tune')}`",
+            )
         raise UserError(
-            f"the guide {guide.project.label} was tuned on `{record.base}`, "
-            f"this project uses `{manifest.base}`{which}",
+            f"{what}this project uses `{manifest.base}`",
             f"make a guide of the same base: `sine init {typed(guide.project.source(guide.manifest))} "
             f"--class NOUN --base {shlex.quote(manifest.base)}`",
         )

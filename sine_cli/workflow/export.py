@@ -20,7 +20,7 @@ from sine_cli.project.files import (
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
-from sine_cli.workflow.adapter_record import AdapterRecord
+from sine_cli.workflow.adapter_record import AdapterRecord, check_base
 from sine_cli.workflow.adapters import load_adapter, read_lora
 from sine_cli.workflow.asked import MERGED, check_export
 from sine_cli.workflow.bases import find_base
@@ -68,7 +68,9 @@ def export(
 
     # 2. The whole base, tuned, or the LoRA under the names of other tools
     if form == MERGED:
-        parts = _merged(project, record, find_base(manifest))
+        location = find_base(manifest)
+        check_base(project, manifest, record, location.revision)
+        parts = _merged(project, record, location)
         make_folder(path.parent)
         _write_folder(parts, path)
     else:

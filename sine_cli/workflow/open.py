@@ -20,6 +20,7 @@ from sine_cli.project.manifest import Manifest
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapter_record import (
     AdapterRecord,
+    check_base,
     check_record,
     guide_record,
     mended_there,
@@ -187,6 +188,8 @@ def open_studio(
         record = read_record(project)
         check_record(project, manifest, record)
     location = find_base(manifest)
+    if record:
+        check_base(project, manifest, record, location.revision)
     others = guides_in_use(project, guides)
     records = [guide_record(guide, manifest, location.revision) if guide else None for guide in others]
     device = best_device()

@@ -18,7 +18,7 @@ from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import UnfinishedRun, find_recipe, hidden_runs, read_run, run_folders
 from sine_cli.project.source import DECODER_ERRORS
-from sine_cli.workflow.adapter_record import RECORD, check_record, read_record
+from sine_cli.workflow.adapter_record import RECORD, check_base, check_record, read_record
 from sine_cli.workflow.adapters import check_files, check_shapes
 from sine_cli.workflow.asked import MOST_CELLS, MOST_COMPARED
 from sine_cli.workflow.bases import base_at_hand
@@ -136,6 +136,7 @@ def _verify_adapter(project: Project, manifest: Manifest | None, verdict: Verdic
                 f"`{manifest.base}` is not on this disk: the adapter's shapes were not held against it"
             )
             return
+        check_base(project, manifest, record, location.revision)
         expected = adapter_shapes(
             unet_without_weights(location.path),
             None,

@@ -213,6 +213,19 @@ def test_an_adapter_of_another_revision_is_refused(tuned: Girl, tiny_base: Path)
     assert caught.value.hint == AGAIN
 
 
+def test_an_adapter_is_held_to_the_base_that_is_here_where_no_revision_is_fixed(
+    tuned: Girl, tiny_base: Path
+) -> None:
+    revision, path = str(tuned.manifest.base_revision), Path("girl/adapter/record.yaml")
+    path.write_text(path.read_text("utf-8").replace(revision, "sha256:0123"), "utf-8")
+    with pytest.raises(UserError) as caught:
+        edit(tuned.project, tuned.manifest.model_copy(update={"base_revision": None}), asked())
+    assert caught.value.message == (
+        f"girl/adapter was tuned on revision sha256:0123 of `{tiny_base}`, this project uses {revision}"
+    )
+    assert caught.value.hint == AGAIN
+
+
 def test_an_adapter_of_another_picture_is_refused(tuned: Girl) -> None:
     with Image.open("girl/source.png") as source:
         turned = source.rotate(180)

@@ -216,6 +216,19 @@ def test_a_guide_of_another_base_is_refused(
     )
 
 
+def test_a_guide_of_another_revision_is_told_how_to_come_to_this_one(
+    tuned: Girl, style: Girl, tiny_base: Path
+) -> None:
+    revision = str(style.manifest.base_revision)
+    for path in (Path("stripes/sine.yaml"), Path("stripes/adapter/record.yaml")):
+        path.write_text(path.read_text("utf-8").replace(revision, "sha256:" + "0" * 64), "utf-8")
+    assert refusal(tuned, guide("stripes", 0.3)) == (
+        f"the guide stripes was tuned on `{tiny_base}`, this project uses `{tiny_base}` "
+        f"(sha256:{'0' * 64}, not {revision})",
+        f"set `base_revision: {revision}` in stripes/sine.yaml, then run `sine tune --project stripes`",
+    )
+
+
 def test_the_same_base_in_another_folder_is_no_other_base(
     tuned: Girl, tiny_base: Path, picture: Path, tmp_path: Path
 ) -> None:

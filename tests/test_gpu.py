@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sine_cli.mini.training import recorded
+from sine_cli.mini.training import as_graphs, autocast
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest, load_manifest
 from sine_cli.workflow import open as opening
@@ -64,19 +64,30 @@ def test_real_shapes_tune_and_edit_at_their_native_size_within_a_card(
     assert figures.edit_memory < most * 1e9
 
 
-def test_a_recorded_step_learns_as_the_same_one_launched_kernel_by_kernel() -> None:
+def test_graphs_of_several_shapes_learn_as_the_model_launched_kernel_by_kernel() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 16)).cuda()
-    steps = [model, recorded(nn.Sequential(*model), (torch.zeros(8, 16, device="cuda"),))]
-    for _ in range(2):  # the second time with other inputs and weights than were recorded
-        x = torch.randn(8, 16, device="cuda")
-        gradients = []
-        for step in steps:
-            step(x).pow(2).mean().backward()
-            gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-            model.zero_grad(set_to_none=True)
-        for plain, replayed in zip(*gradients, strict=True):
-            torch.testing.assert_close(replayed, plain)
+
+    class Cast(nn.Module):
+        def __init__(self, layers: nn.Module):
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with autocast():
+                return self.layers(x)
+
+    layers = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 16)).cuda()
+    plain = Cast(layers)
+    graphs = {size: as_graphs(Cast(layers), (torch.zeros(size, 16, device="cuda"),)) for size in (8, 32)}
+    for size in (8, 32, 8, 32):  # each also with other weights than it was recorded with
+        x = torch.randn(size, 16, device="cuda")
+        gradients: list[list[torch.Tensor]] = []
+        for step in (plain, graphs[size]):
+            step(x).float().pow(2).mean().backward()
+            gradients.append([p.grad.clone() for p in layers.parameters() if p.grad is not None])
+            layers.zero_grad(set_to_none=True)
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(other, one)
         with torch.no_grad():
-            for p in model.parameters():
+            for p in layers.parameters():
                 p.mul_(1.1)

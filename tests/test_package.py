@@ -48,9 +48,14 @@ def test_the_wheel_holds_every_module_and_nothing_of_the_tests(names: list[str])
 
 def test_the_wheel_holds_the_templates_the_weights_and_the_licence(names: list[str]) -> None:
     templates = {f"sine_cli/templates/{p.relative_to(ROOT / 'templates')}" for p in files_in("templates")}
-    weights = {str(path.relative_to(ROOT)) for path in files_in("sine_cli/mini/weights")}
+    weights = {
+        str(path.relative_to(ROOT))
+        for folder in ("weights", "weights-a6cbb05c", "scorer")
+        for path in files_in(f"sine_cli/mini/{folder}")
+    }
     assert {"sine_cli/templates/sine.yaml", "sine_cli/templates/demo/castle.png"} <= templates <= {*names}
-    assert "sine_cli/mini/weights/unet/diffusion_pytorch_model.safetensors" in weights
+    for folder in ("weights/unet/diffusion_pytorch_", "weights-a6cbb05c/unet/diffusion_pytorch_", "scorer/"):
+        assert f"sine_cli/mini/{folder}model.safetensors" in weights
     assert weights <= {*names}
     assert {f"sine_cli/models/clip_tokenizer/{name}" for name in ("merges.txt", "ORIGIN.md")} <= {*names}
     assert f"sine_cli-{sine_cli.__version__}.dist-info/licenses/LICENSE" in names

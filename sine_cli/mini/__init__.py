@@ -1,1 +1,2 @@
-"""The bundled base model `mini`: its weights, in a plain diffusers folder, and its card."""
+"""The bundled base model `mini`: its weights and the former ones, each in a plain diffusers
+folder, its scorer, its recipe and its card."""

@@ -35,11 +35,11 @@ def autocast() -> torch.autocast:
     else:
         capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # absent before torch 2.10
         is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    # No cache of cast weights: each is used once a step, and a recorded step would keep the first ones
+    # No cache of cast weights: each is used once a step, and a graph would keep the first ones
     return torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=is_native, cache_enabled=False)
 
 
-def recorded(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+def as_graphs(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
     """On a GPU, `model` as CUDA graphs of its forward and backward pass, for inputs of these shapes alone:
     to launch the kernels of a small model one by one takes longer than to compute them.
     Elsewhere the model itself.

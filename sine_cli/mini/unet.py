@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sine_cli.mini.autoencoder import CHANNELS
 from sine_cli.mini.text import WIDTH
-from sine_cli.mini.training import DEVICE, Length, Loop, Report, autocast, generator, recorded
+from sine_cli.mini.training import DEVICE, Length, Loop, Report, as_graphs, autocast, generator
 
 NATIVE = 8
 """Latent cells on a side: 128 pixels."""
@@ -104,7 +104,7 @@ def train(
     counts = np.array([len(each.latents) for each in sets])
     sizes = [_batch_size(each.latents, length.batch) for each in sets]
     predictors = [
-        recorded(_Predictor(unet), _example(each.latents, encoded, size))
+        as_graphs(_Predictor(unet), _example(each.latents, encoded, size))
         for each, size in zip(sets, sizes, strict=True)
     ]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sine_cli.mini.training import DEVICE, Loop, recorded
+from sine_cli.mini.training import DEVICE, Loop, as_graphs, autocast
 
 
 def loop(folder: Path, steps: int = 12) -> Loop:
@@ -85,7 +85,12 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
         training.run(lambda _: (training.model(torch.ones(2, 4)).sum() * float("nan"), 1), lambda _: None)
 
 
+def test_no_cast_weight_is_kept_that_a_recorded_step_would_see_for_ever() -> None:
+    with autocast():
+        assert not torch.is_autocast_cache_enabled()
+
+
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="`test_gpu.py` has the other half")
 def test_without_a_gpu_a_model_is_called_as_it_is() -> None:
     model = nn.Linear(2, 2)
-    assert recorded(model, (torch.zeros(1, 2),)) is model
+    assert as_graphs(model, (torch.zeros(1, 2),)) is model

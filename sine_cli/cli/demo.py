@@ -13,7 +13,7 @@ STORY = [
     "sine tune --project {folder}/castle",
     'sine edit "a neon sign of a castle" --project {folder}/castle -n 2',
     'sine edit "a castle in the snow" --project {folder}/castle --size 192x192',
-    'sine grid "a pencil sketch of a castle" --project {folder}/castle -K 0,400,700,1000 -v 0.5,0.7,0.9',
+    'sine grid "a pencil sketch of a castle" --project {folder}/castle -K 0,200,400,600 -v 0.3,0.5,0.7',
     "sine show --project {folder}/castle",
 ]
 

@@ -133,7 +133,7 @@ SEEDLESS = {"prompt-to-prompt"}
 
 COMMON = ("own_prompt", "negative", "size", "guidance_scale", "steps", "solver")
 OWN = {
-    "sine": ("seed", "source_prompt", "switch_step", "base_weight", "position"),
+    "sine": ("seed", "source_prompt", "switch_step", "exact_switch", "base_weight", "position"),
     "dreambooth": ("seed", "position"),
     "textual-inversion": ("seed", "word"),
     "sdedit": ("seed", "strength"),

@@ -66,6 +66,7 @@ class Recipe:
         guides: other tuned models; each takes its weight out of the base's.
         crop: the part of the picture to make, where it is not the whole; it decides by the position, and in
             SDXL by the crop coordinates of the tuned models.
+        exact_switch: whether a step that crosses K is guided by the share of it above K, or to its end.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -83,6 +84,7 @@ class Recipe:
     position: bool
     guides: Annotated[tuple[GuideRecipe, ...], Field(max_length=MOST_GUIDES)] = ()
     crop: Annotated[Box, AfterValidator(_is_part)] | None = None
+    exact_switch: bool = True
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -100,14 +102,15 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Recipe":
-        """The recipe of such values; older records have no guides and no crop.
+        """The recipe of such values; older records have no guides, no crop, and no exact switch.
 
         Raises:
             ValueError: the first that is missing, unknown, of another type or out of range, as `steps: must
                 be at most 1000, got 5000`.
         """
         try:
-            recipe = _RECIPE.validate_json(json.dumps(record))  # as JSON, in which tuples are lists
+            # As JSON, in which tuples are lists
+            recipe = _RECIPE.validate_json(json.dumps({"exact_switch": False, **record}))
         except ValidationError as error:
             raise ValueError(first_mistake(error)) from error
         except RecursionError as error:
@@ -253,6 +256,7 @@ class Renderer:
             null=self._branch(null),
             base=self._branch(target),
             guides=tuple(self._branch(source, box) for source in sources),
+            ends=dict(self.base.schedule.pairs(recipe.steps)) if recipe.exact_switch else {},
         )
 
     def _branch(self, reading: Reading, box: Box | None = None) -> Branch:

@@ -283,7 +283,7 @@ def test_a_grid_has_a_cell_for_each_value_and_a_sheet(sine: "Sine", girl: Path) 
     ]
     assert all(size(cell) == (16, 24) for cell in (folder / "cells").iterdir())
     *_, last, took = done.err.splitlines()
-    assert last == "6 cells  11/11"
+    assert last == "6 cells  15/15"
     assert re.fullmatch(TOOK, took)
 
     edited = sine(
@@ -433,3 +433,14 @@ def test_a_folder_of_diffusers_is_a_base_too(sine: "Sine", picture: Path) -> Non
     bundled = parsed(sine("init", picture, "--class", "girl", "--base", "mini", "-d", "b", "--json").out)
     assert facts["base"] == str(folder.resolve())
     assert facts["base_revision"] == bundled["base_revision"]
+
+
+def test_init_keeps_the_words_without_the_spaces_around_them(sine: "Sine", picture: Path) -> None:
+    sine("init", picture, "--class", " castle ", "--token", " sks ", "--prompt", "a photo of a [*] castle")
+    prompts = yaml.safe_load(Path("girl/sine.yaml").read_text("utf-8"))["prompts"]
+    assert prompts == {
+        **prompts,
+        "class": "castle",
+        "token": "sks",
+        "source": "a photo of a sks castle",
+    }

@@ -1,5 +1,7 @@
 """Guidance is one weighted sum: its identities, and which branches a step pays for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,7 +68,7 @@ def guides(most: float = 1.0) -> st.SearchStrategy[tuple[Guide, ...]]:
 
 @given(w=st.floats(1, 100), guides=guides(), t=st.integers(0, T - 1))
 def test_weights_sum_to_one(w: float, guides: tuple[Guide, ...], t: int) -> None:
-    weights = Guidance(w, guides).weights(t)
+    weights = Guidance(w, guides).weights(t, t - 1)
     assert len(weights) == 2 + len(guides)
     assert sum(weights) == pytest.approx(1, abs=1e-12)
 
@@ -76,23 +78,47 @@ def test_one_guide_of_weight_1_minus_v_is_equation_3_until_t_reaches_K_and_equat
     w: float, v: float, K: int
 ) -> None:
     guidance = Guidance(w, (Guide(1 - v, K),))
-    assert guidance.weights(K + 1) == pytest.approx([1 - w, w * v, w * (1 - v)], abs=1e-12)
-    assert guidance.weights(K) == [1 - w, w, 0]
+    assert guidance.weights(K + 1, K) == pytest.approx([1 - w, w * v, w * (1 - v)], abs=1e-12)
+    assert guidance.weights(K, K - 1) == [1 - w, w, 0]
 
 
 @given(w=st.floats(1, 100), guides=guides(), t=st.integers(0, T - 1))
 def test_each_guide_has_its_weight_while_t_exceeds_its_own_K_and_the_base_has_the_rest(
     w: float, guides: tuple[Guide, ...], t: int
 ) -> None:
-    _, base, *weights = Guidance(w, guides).weights(t)
+    _, base, *weights = Guidance(w, guides).weights(t, t - 1)
     assert weights == [w * guide.weight * (t > guide.switch_step) for guide in guides]
     assert base == pytest.approx(w - sum(weights), abs=1e-12)
+
+
+@given(b=st.floats(0, 1), K=st.integers(0, T), steps=st.integers(1, 200))
+def test_however_few_the_steps_a_guide_has_its_weight_down_to_K_and_no_further(
+    b: float, K: int, steps: int
+) -> None:
+    """Over all steps its weight, by their lengths, is b (T - K), as with T steps of length 1."""
+    guide = Guide(b, K)
+    for spacing in ("leading", "trailing", "linspace"):
+        pairs = NoiseSchedule(torch.linspace(0.999, 0.01, T), spacing=spacing).pairs(steps)
+        lengths = [(t, max(s, 0)) for t, s in pairs]
+        total = sum(guide.over(t, s) * (t - end) for (t, s), (_, end) in zip(pairs, lengths, strict=True))
+        assert total == pytest.approx(b * max(pairs[0][0] - K, 0), abs=1e-6)
+        assert all(guide.over(t, s) == (b if t > K else 0) for t, s in pairs if not t > K > s)
+
+
+def test_a_step_that_crosses_K_is_guided_by_its_share_above(backbone: RecordingBackbone, x_t: Tensor) -> None:
+    """From 401 to 361 with K = 391 a quarter of the step lies above."""
+    w, v, t = 7.5, 0.6, 401
+    eps, eps_c, eps_tuned = (backbone.prediction(x_t, t, branch) for branch in (NULL, BASE, TUNED))
+    b = (1 - v) / 4
+    expected = w * ((1 - b) * eps_c + b * eps_tuned) + (1 - w) * eps
+    crossing = replace(guided(backbone, w, v, 391), ends={401: 361})
+    torch.testing.assert_close(crossing(x_t, t), expected, rtol=1e-5, atol=1e-5)
 
 
 @given(w=st.floats(1, 100), guides=guides(), t=st.integers(0, T - 1))
 def test_the_order_of_guides_does_not_matter(w: float, guides: tuple[Guide, ...], t: int) -> None:
     (null, base, *forth), (null_back, base_back, *back) = (
-        Guidance(w, order).weights(t) for order in (guides, guides[::-1])
+        Guidance(w, order).weights(t, t - 1) for order in (guides, guides[::-1])
     )
     assert (null, base, forth) == (null_back, base_back, back[::-1])
 

@@ -41,7 +41,7 @@ class Counted:
 
 
 def model(K: int, v: float, w: float = 7.5) -> GuidedModel:
-    return GuidedModel(backbone, Guidance(w, (Guide(1 - v, K),)), NULL, BASE, (TUNED,))
+    return GuidedModel(backbone, Guidance(w, (Guide(1 - v, K),)), NULL, BASE, (TUNED,), dict(PAIRS))
 
 
 def noise(seed: int = 0) -> Tensor:
@@ -73,11 +73,11 @@ def test_a_grid_costs_less_than_half_of_its_cells() -> None:
     assert together.rows[-1] == 2 * (5 * 5 + 1) + 4
 
 
-def test_a_v_is_one_path_down_to_its_largest_K() -> None:
+def test_a_v_is_one_path_down_to_the_step_that_crosses_its_largest_K() -> None:
     tree = grow([model(K, 0.7) for K in (400, 200, 600)], [0] * 3, TIMES)
     paths = {t: sorted(path.members for path in step) for t, step in zip(TIMES, tree, strict=True)}
-    for t in TIMES:
-        expected = [(0, 1, 2)] if t > 600 else [(0, 1), (2,)] if t > 400 else [(0,), (1,), (2,)]
+    for t, s in PAIRS:
+        expected = [(0, 1, 2)] if s >= 600 else [(0, 1), (2,)] if s >= 400 else [(0,), (1,), (2,)]
         assert paths[t] == expected
 
 

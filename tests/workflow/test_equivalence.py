@@ -137,6 +137,7 @@ def test_an_edit_is_the_authors_picture(
         solver="ddim",
         position=True,
         guides=guides,
+        exact_switch=False,  # as the authors have it
     )
     base, adapters = ours
     embeddings = embed(base, recipe.readings)

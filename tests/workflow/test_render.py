@@ -134,6 +134,21 @@ def test_each_guide_is_asked_with_its_own_prompt_while_t_exceeds_its_own_K(base:
     assert recorder.asked[501][2].prompt is embeddings["guide_1", "in the sks style"]
 
 
+def test_a_step_that_crosses_K_is_guided_by_its_share_and_in_older_records_to_its_end(base: Base) -> None:
+    """t = 751, 501, 251, 1: of the step from 501 to 251 a fifth lies above 451."""
+    backbone: Any = Recorder()
+    values = replace(RECIPE, switch_step=451).as_dict()
+    older = Recipe.from_dict({name: value for name, value in values.items() if name != "exact_switch"})
+    weights = {
+        recipe.exact_switch: [[weight for weight, _ in model.weighted(t)] for t in (751, 501, 251)]
+        for recipe in (Recipe.from_dict(values), older)
+        for model in [Renderer(base, backbone, embed(base, recipe.readings)).guided(recipe)]
+    }
+    guided, plain = [-2.0, 1.5, 1.5], [-2.0, 3.0]
+    crossing = [-2.0, pytest.approx(2.7), pytest.approx(0.3)]
+    assert weights == {True: [guided, crossing, plain], False: [guided, guided, plain]}
+
+
 @pytest.mark.parametrize("changes", [{}, {"guides": (GUIDE, GUIDE)}, {"crop": (0.0, 0.0, 0.5, 1.5)}])
 def test_a_recipe_comes_back_from_its_record(changes: dict[str, Any]) -> None:
     recipe = Recipe(**{**vars(RECIPE), **changes})
@@ -211,7 +226,10 @@ def test_a_record_that_is_no_recipe_is_refused_with_its_field(change: dict[str, 
     assert str(caught.value) == what
 
 
-@pytest.mark.parametrize("name", [each for each in vars(RECIPE) if each not in ("guides", "crop")])
+OPTIONAL = ("guides", "crop", "exact_switch")  # older records have none
+
+
+@pytest.mark.parametrize("name", [each for each in vars(RECIPE) if each not in OPTIONAL])
 def test_every_field_of_a_recipe_is_needed(name: str) -> None:
     record = RECIPE.as_dict()
     del record[name]

@@ -1,5 +1,6 @@
 """`sine edit`: make pictures from words."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,6 +114,12 @@ def edit(
     elif not prompts:
         raise UserError(
             "a prompt is missing", 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
+        )
+    elif len(prompts) > 2 and "-" not in prompts and not any(prompt.split()[1:] for prompt in prompts):
+        raise UserError(
+            f"{len(prompts)} prompts of one word each",
+            f"put a prompt in quotes: `sine edit {shlex.quote(' '.join(prompts))}`; "
+            "`sine edit -` reads prompts of one word, one a line",
         )
     console = Console(as_json=as_json, quiet=quiet)
     opened, manifest = open_project(project or _project_of(origin), console)

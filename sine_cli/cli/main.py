@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from sine_cli.cli import bases, compare, demo, edit, export, grid, init, score, show, tune, verify
-from sine_cli.errors import Interrupted, SineError
+from sine_cli.errors import Interrupted, SineError, ran_out
 
 app = typer.Typer(
     name="sine",
@@ -97,6 +97,11 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
         path = context.command_path if context is not None else name
         _tell(error.format_message(), f"`{path} --help` shows what it takes")
         return error.exit_code
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error) or os.environ.get("SINE_DEBUG") == "1":
+            raise
+        _tell("memory ran out", "try `--memory low`, a smaller `--size`, or a smaller base")
+        return 1
     except BrokenPipeError:
         # The reader of stdout went away (`sine show | head`): nothing more to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,6 +22,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
     """
     from sine_cli.console import Console, aligned
     from sine_cli.project.files import printable
+    from sine_cli.project.folder import typed_for
     from sine_cli.workflow.show import show
 
     console = Console(as_json=as_json, quiet=quiet)
@@ -32,12 +33,12 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
         state = f"yes, {there.steps} steps" + (f", but {there.problem}" if there.problem else "")
     elif there.problem:
         state = there.problem
-    elif there.checkpoint:
-        state = "not finished; `sine tune` goes on"
+    elif there.going_on:
+        state = f"not finished; {there.going_on}"
     else:
-        state = "no; `sine tune` does it"
-    if there.tuned and there.checkpoint:
-        state += "; another tuning is not finished, `sine tune` goes on"
+        state = f"no; `{typed_for(opened, 'tune')}` does it"
+    if there.tuned and there.going_on:
+        state += f"; another tuning is not finished, {there.going_on}"
     rows = [
         ("project", opened.label),
         ("picture", f"{printable(source.original)}, {source.height} high, {source.width} wide"),
@@ -52,7 +53,10 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
         *_newest("edits", there.edits),
         *_newest("grids", there.grids),
         *(_newest("comparisons", there.comparisons) if there.comparisons else []),
-        *[("unfinished", f"{path.name}  (`sine grid --resume`)") for path in there.unfinished],
+        *[
+            ("unfinished", f"{path.name}  (`{typed_for(opened, 'grid --resume')}`)")
+            for path in there.unfinished
+        ],
     ]
     console.result(
         aligned(rows),
@@ -62,7 +66,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
             "tuned": there.tuned,
             "steps": there.steps,
             "problem": there.problem,
-            "checkpoint": there.checkpoint,
+            "checkpoint": there.going_on is not None,
             "edits": [str(run.path) for run in there.edits],
             "grids": [str(run.path) for run in there.grids],
             "comparisons": [str(run.path) for run in there.comparisons],

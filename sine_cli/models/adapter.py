@@ -20,6 +20,8 @@ from sine_cli.models.backbone import TunedModel
 from sine_cli.models.rows import TUNED
 from sine_cli.models.text import PromptReader, TextEncoder
 
+AGAIN = "run `sine tune` again"
+
 FULL = "full"
 """The targets that are no LoRA: a U-Net of its own, tuned whole."""
 
@@ -177,17 +179,17 @@ def merge(adapter: Adapter, unet: Any, text: list[Any]) -> Any:
     return adapter.unet
 
 
-def load_state(adapter: Adapter, unet: State, text: State, position: State, where: str) -> None:
+def load_state(
+    adapter: Adapter, unet: State, text: State, position: State, where: str, again: str = AGAIN
+) -> None:
     """Fill the adapter with saved tensors, of its `adapter_shapes`.
 
     Raises:
-        UserError: a value is not finite; `where` names the files.
+        UserError: a value is not finite; `where` names the files, `again` says what mends them.
     """
     for file, given in zip((UNET_FILE, TEXT_FILE, POSITION_FILE), (unet, text, position), strict=True):
         if not all(torch.isfinite(tensor).all() for tensor in given.values()):
-            raise UserError(
-                f"{where}/{file} holds values that are not numbers (NaN or infinite)", "run `sine tune` again"
-            )
+            raise UserError(f"{where}/{file} holds values that are not numbers (NaN or infinite)", again)
     if adapter.full:
         adapter.unet.load_state_dict(unet)
     else:

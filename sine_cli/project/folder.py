@@ -100,8 +100,7 @@ def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Pr
     from sine_cli.project.manifest import write_manifest
     from sine_cli.project.source import write_source
 
-    with files.storage_errors(root):
-        _refuse_unfit(root)
+    check_new_folder(root)
     files.remove_abandoned(root)
     partial = files.partial_path(root)
     with files.storage_errors(root):
@@ -122,18 +121,20 @@ def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Pr
     return Project(root)
 
 
-def _refuse_unfit(root: Path) -> None:
-    if root.resolve() == Path.cwd():
-        raise UserError(
-            "the working folder itself cannot become a project", "type `--dir NAME` for a new folder"
-        )
-    if not root.parent.is_dir():
-        raise UserError(
-            f"no such folder: {files.shown(root.parent)}",
-            f"make it first: `mkdir -p {files.typed(root.parent)}`",
-        )
-    if os.path.lexists(root) and not _is_empty_folder(root):
-        raise _already_exists(root)
+def check_new_folder(root: Path) -> None:
+    """Refuse what cannot become a project's folder. Raises UserError, and SineError where the disk fails."""
+    with files.storage_errors(root):
+        if root.resolve() == Path.cwd():
+            raise UserError(
+                "the working folder itself cannot become a project", "type `--dir NAME` for a new folder"
+            )
+        if not root.parent.is_dir():
+            raise UserError(
+                f"no such folder: {files.shown(root.parent)}",
+                f"make it first: `mkdir -p {files.typed(root.parent)}`",
+            )
+        if os.path.lexists(root) and not _is_empty_folder(root):
+            raise _already_exists(root)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -3,8 +3,6 @@ this project. Knows no torch, so that what is wrong is told at once.
 """
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,8 +18,6 @@ from sine_cli.workflow.guides import FoundGuide
 RECORD = "record.yaml"
 LARGEST_RECORD = 1024 * 1024
 """Bytes."""
-
-AGAIN = "run `sine tune` again"
 
 
 class AdapterRecord(BaseModel):
@@ -58,6 +54,11 @@ class AdapterRecord(BaseModel):
     versions: dict[str, str]
 
 
+def again(project: Project) -> str:
+    """What mends an adapter."""
+    return f"run `{typed_for(project, 'tune')}` again"
+
+
 def read_record(project: Project) -> AdapterRecord:
     """The record of the project's adapter.
 
@@ -78,7 +79,7 @@ def read_record(project: Project) -> AdapterRecord:
     except ValueError as error:
         what = first_mistake(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(
-            f"{shown(path)} is damaged, or another version of sine wrote it ({what})", AGAIN
+            f"{shown(path)} is damaged, or another version of sine wrote it ({what})", again(project)
         ) from error
 
 
@@ -95,13 +96,13 @@ def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revi
     if record.base != manifest.base:
         raise UserError(
             f"{folder} was tuned on `{record.base}`, this project uses `{manifest.base}`",
-            f"{AGAIN}, or set `base: {record.base}` in {shown(project.manifest_path)}",
+            f"{again(project)}, or set `base: {record.base}` in {shown(project.manifest_path)}",
         )
     if revision not in (None, record.base_revision):
         raise UserError(
             f"{folder} was tuned on revision {record.base_revision} of `{record.base}`, "
             f"this project uses {revision}",
-            AGAIN,
+            again(project),
         )
 
 
@@ -113,11 +114,11 @@ def check_record(project: Project, manifest: Manifest, record: AdapterRecord) ->
         raise UserError(
             f'{folder} was tuned with the source prompt "{record.source_prompt}", '
             f'{shown(project.manifest_path)} has "{manifest.prompts.source}"',
-            AGAIN,
+            again(project),
         )
     if record.source_sha256 != sha256(project.source(manifest)):
         raise UserError(
-            f"{folder} was tuned on another picture than {shown(project.source(manifest))}", AGAIN
+            f"{folder} was tuned on another picture than {shown(project.source(manifest))}", again(project)
         )
 
 
@@ -131,9 +132,8 @@ def guide_record(guide: FoundGuide, manifest: Manifest, revision: str | None = N
     Raises:
         UserError: the guide is not tuned, or on another base.
     """
-    with mended_there(guide.project):
-        record = read_record(guide.project)
-        check_record(guide.project, guide.manifest, record)
+    record = read_record(guide.project)
+    check_record(guide.project, guide.manifest, record)
     revision = revision or manifest.base_revision
     if revision not in (None, record.base_revision):
         what = f"the guide {guide.project.label} was tuned on `{record.base}`, "
@@ -149,12 +149,3 @@ def guide_record(guide: FoundGuide, manifest: Manifest, revision: str | None = N
             f"--class NOUN --base {shlex.quote(manifest.base)}`",
         )
     return record
-
-
-@contextmanager
-def mended_there(project: Project) -> Iterator[None]:
-    """What is wrong with another project's adapter, with the command that mends it there."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(error.message, f"run `sine tune --project {typed(project.root)}`") from error

@@ -7,7 +7,6 @@ too, so that a tuning goes on exactly.
 """
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ from sine_cli.project.files import (
     storage_errors,
 )
 from sine_cli.project.folder import Project
-from sine_cli.workflow.adapter_record import AGAIN, RECORD, AdapterRecord, read_record
+from sine_cli.workflow.adapter_record import RECORD, AdapterRecord, again, read_record
 from sine_cli.workflow.tensors import save_tensors
 
 FLOATS = {"F32", "F16", "BF16"}
@@ -121,8 +120,9 @@ def load_adapter(
         name=name,
         text=text if record.tune.text_encoder else None,
     )
-    states = {file: _read(folder / file) for file in _files(record)}
-    load_state(adapter, states[UNET], states.get(TEXT, {}), states[POSITION], where=shown(folder))
+    states = {file: _read(project, file) for file in _files(record)}
+    files = states[UNET], states.get(TEXT, {}), states[POSITION]
+    load_state(adapter, *files, where=shown(folder), again=again(project))
     adapter.freeze(unet.conv_in.weight.dtype)
     return adapter
 
@@ -134,7 +134,7 @@ def read_lora(project: Project, record: AdapterRecord) -> dict[str, Any]:
         UserError: a file is missing or is not the one recorded.
     """
     check_files(project, record)
-    return _read(project.adapter_dir / UNET)
+    return _read(project, UNET)
 
 
 def _files(record: AdapterRecord) -> list[str]:
@@ -156,9 +156,11 @@ def check_shapes(project: Project, expected: Shapes) -> None:
                 found = {key: tuple(tensor.get_shape()) for key, tensor in slices.items()}
                 kinds = {tensor.get_dtype() for tensor in slices.values()}
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{shown(path)} is damaged: {error}", AGAIN) from error
+            raise UserError(f"{shown(path)} is damaged: {error}", again(project)) from error
         if found != shapes or not kinds <= FLOATS:
-            raise UserError(f"{shown(path)} does not fit this base and the settings it was tuned with", AGAIN)
+            raise UserError(
+                f"{shown(path)} does not fit this base and the settings it was tuned with", again(project)
+            )
 
 
 def check_files(project: Project, record: AdapterRecord) -> None:
@@ -166,15 +168,16 @@ def check_files(project: Project, record: AdapterRecord) -> None:
     folder = project.adapter_dir
     for name in _files(record):
         if not (folder / name).is_file():
-            raise UserError(f"{shown(folder / name)} is missing", AGAIN)
+            raise UserError(f"{shown(folder / name)} is missing", again(project))
         if sha256(folder / name) != record.files.get(name):
             raise UserError(
-                f"{shown(folder / name)} is not the file that {shown(folder / RECORD)} names", AGAIN
+                f"{shown(folder / name)} is not the file that {shown(folder / RECORD)} names", again(project)
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(project: Project, name: str) -> dict[str, Any]:
+    path = project.adapter_dir / name
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{shown(path)} is damaged: {error}", AGAIN) from error
+        raise UserError(f"{shown(path)} is damaged: {error}", again(project)) from error

@@ -26,7 +26,7 @@ from sine_cli.workflow.asked import CompareRequest, check_compare
 from sine_cli.workflow.methods import METHODS, SEEDLESS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, recipe_of
-from sine_cli.workflow.scorers import load_scorer, locate_scorer, score_files, tell_unread
+from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
 from sine_cli.workflow.sheet import draw_sheet
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.word import can_learn_word, learn_word
@@ -90,7 +90,8 @@ def compare(
     """
     # 1. What is asked for, checked before anything is loaded
     check_compare(project, manifest, request)
-    located = locate_scorer(request.scorer, on_notice)
+    scorer = open_scorer(request.scorer, on_notice)
+    tell_unread(scorer, [request.prompt], on_notice)
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
@@ -145,8 +146,6 @@ def compare(
         seconds = round(time.monotonic() - started, 2)
 
         # 6. Each held against prompt and source
-        scorer = load_scorer(located)
-        tell_unread(scorer, [request.prompt], on_notice)
         source = studio.source_picture()
         scored = [
             ComparedPicture(method, file, None if method in SEEDLESS else request.seed + index, score)

@@ -17,7 +17,7 @@ from sine_cli.workflow.asked import EditRequest, check_edit
 from sine_cli.workflow.guides import uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, Renderer, recipe_of
-from sine_cli.workflow.scorers import open_scorer, score_files, tell_unread
+from sine_cli.workflow.scorers import open_scorer, part_shown, score_files, tell_unread
 from sine_cli.workflow.size import WHOLE, Size
 
 
@@ -177,7 +177,8 @@ def make_run(
         scores = None
         if scorer:
             files = [run.folder / name for name in names]
-            scored = score_files(scorer, files, first.prompt, studio.source_picture())
+            source = part_shown(studio.source_picture(), first.crop)
+            scored = score_files(scorer, files, first.prompt, source)
             scores = Scores(scorer.identity, scored, ranking(scored)[:best])
         record = {
             "command": "edit",

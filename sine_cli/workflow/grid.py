@@ -16,7 +16,7 @@ from PIL import Image
 
 from sine_cli.errors import Interrupted, UserError
 from sine_cli.project.files import printable, shown, typed, write_bytes, write_text
-from sine_cli.project.folder import Project
+from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
@@ -182,7 +182,8 @@ def resume_grid(
         whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
         raise UserError(
             f"{shown(run.final)} was begun with another adapter or base than {whose} now",
-            f"start it anew: `sine grid {shlex.quote(printable(recipes[0].prompt))}`",
+            f"start it anew: `sine grid {shlex.quote(printable(recipes[0].prompt))}`; "
+            f"this one goes with `rm -r {typed(run.hidden)}`",
         )
     studio.check_fits(recipes[0].size, asked=False)
     return _make(studio, run, recipes, scorer, on_progress, on_notice)
@@ -224,7 +225,8 @@ def _make(
         run.save_image("grid.png", _sheet(studio, run, recipes), record)
     except KeyboardInterrupt:
         kept = sum((run.folder / _cell_name(recipe, rows)).is_file() for recipe in recipes)
-        raise Interrupted(f"{kept} of {len(recipes)} cells are kept; `sine grid --resume` goes on") from None
+        how = typed_for(studio.project, "grid --resume")
+        raise Interrupted(f"{kept} of {len(recipes)} cells are kept; `{how}` goes on") from None
 
     # 8. The folder appears
     folder = run.finish(record)

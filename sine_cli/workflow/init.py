@@ -4,9 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sine_cli.project.folder import Project, create_project
+from sine_cli.project.folder import Project, check_new_folder, create_project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, Prompts, Source, load_manifest
-from sine_cli.project.prompts import check_prompt, default_kind, source_prompt, with_token
+from sine_cli.project.prompts import (
+    check_class_noun,
+    check_prompt,
+    check_token,
+    default_kind,
+    source_prompt,
+    with_token,
+)
 from sine_cli.project.source import Picture, read_picture
 from sine_cli.workflow.bases import ChosenBase, choose_base
 
@@ -44,15 +51,18 @@ def init(request: InitRequest, on_notice: Callable[[str], None] = lambda _: None
     Raises:
         UserError: not a picture, unfit words, no such base, the folder exists.  SineError: disk or network.
     """
-    # 1. The picture, upright and RGB
+    # 1. The picture, upright and RGB, and a place for it
     picture = read_picture(request.picture)
+    folder = request.folder or Path(request.picture.stem or "picture")
+    check_new_folder(folder)
 
     # 2. The words that describe it
-    kind = request.kind or default_kind(request.class_noun)
-    sentence = source_prompt(request.class_noun, kind, request.token)
+    noun, token = check_class_noun(request.class_noun), check_token(request.token)
+    kind = request.kind or default_kind(noun)
+    sentence = source_prompt(noun, kind, token)
     if request.prompt is not None:
-        sentence = check_prompt(with_token(request.prompt, request.token))
-    prompts = Prompts(class_noun=request.class_noun, kind=kind, token=request.token, source=sentence)
+        sentence = check_prompt(with_token(request.prompt, token))
+    prompts = Prompts(class_noun=noun, kind=kind, token=token, source=sentence)
 
     # 3. The base, fixed to the very revision
     base = choose_base(request.base, on_notice)
@@ -71,6 +81,5 @@ def init(request: InitRequest, on_notice: Callable[[str], None] = lambda _: None
     )
 
     # 5. The folder, whole or not at all
-    folder = request.folder or Path(request.picture.stem or "picture")
     project = create_project(folder, manifest, picture.image)
     return InitResult(project, load_manifest(project.manifest_path), picture, base)

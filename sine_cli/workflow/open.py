@@ -23,7 +23,6 @@ from sine_cli.workflow.adapter_record import (
     check_base,
     check_record,
     guide_record,
-    mended_there,
     read_record,
 )
 from sine_cli.workflow.adapters import load_adapter
@@ -201,10 +200,7 @@ def open_studio(
     adapters = [load_adapter(project, record, base.unet, base.text)] if record else []
     for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
         if guide and its_record:
-            with mended_there(guide.project):
-                adapters.append(
-                    load_adapter(guide.project, its_record, base.unet, base.text, guide_name(place))
-                )
+            adapters.append(load_adapter(guide.project, its_record, base.unet, base.text, guide_name(place)))
     backbone = UNetBackbone(
         base.unet,
         tuned_models(*adapters),

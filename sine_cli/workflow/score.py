@@ -7,6 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
+
 from sine_cli.errors import UserError
 from sine_cli.project.files import shown
 from sine_cli.project.folder import project_above
@@ -14,10 +16,13 @@ from sine_cli.project.manifest import load_manifest
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import find_recipe
 from sine_cli.project.source import read_picture
-from sine_cli.workflow.scorers import open_scorer, tell_unread
+from sine_cli.workflow.scorers import open_scorer, part_shown, tell_unread
+from sine_cli.workflow.size import Box, is_empty, reaches_too_far
 
 if TYPE_CHECKING:
     from sine_cli.scoring.scorer import Score, ScorerIdentity
+
+_CROP = TypeAdapter(Box)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class ScoreRequest:
     Args:
         pictures: any that Pillow reads.
         prompt: for all of them; None takes each picture's own target prompt.
-        source: for all of them; None takes that of the project each lies in, where it lies in one.
+        source: for all of them; None takes that of the project each lies in, where it lies in one, and of it
+            the part that the picture's record says it shows.
         scorer: a hub id or a folder; None takes the bundled one.
     """
 
@@ -73,12 +79,13 @@ def score(request: ScoreRequest, on_notice: Callable[[str], None] = lambda _: No
     scorer = open_scorer(request.scorer, on_notice)
     tell_unread(scorer, prompts, on_notice)
 
-    # 3. Pictures with the same prompt and source together, in their order
+    # 3. Pictures with the same prompt, source and part of it together, in their order
     scored: list[ScoredPicture] = []
-    held_against = zip(request.pictures, prompts, sources, strict=True)
-    for (prompt, source), group in groupby(held_against, key=lambda each: each[1:]):
-        files = [file for file, _, _ in group]
-        original = read_picture(source).image if source else None
+    crops = [None if request.source else _crop_of(picture) for picture in request.pictures]
+    held_against = zip(request.pictures, prompts, sources, crops, strict=True)
+    for (prompt, source, crop), group in groupby(held_against, key=lambda each: each[1:]):
+        files = [file for file, *_ in group]
+        original = part_shown(read_picture(source).image, crop) if source else None
         scores = scorer.score((read_picture(file).image for file in files), prompt, original)
         scored += [ScoredPicture(file, prompt, score) for file, score in zip(files, scores, strict=True)]
     return ScoreResult(scorer.identity, scored)
@@ -94,6 +101,15 @@ def _prompt_of(picture: Path, given: str | None) -> str:
             f"{shown(picture)} carries no prompt of sine's", 'say what it shall show: `--prompt "..."`'
         )
     return prompt
+
+
+def _crop_of(picture: Path) -> Box | None:
+    """The part of the source that a picture of sine's shows; None where its record says none."""
+    try:
+        box = _CROP.validate_python((find_recipe(picture) or {}).get("crop"))
+    except ValidationError:
+        return None
+    return None if is_empty(box) or reaches_too_far(box) else box
 
 
 def _source_of(folder: Path) -> Path | None:

@@ -14,6 +14,7 @@ from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown
 from sine_cli.project.runs import load_picture
 from sine_cli.workflow.bases import HUB_ID
+from sine_cli.workflow.size import WHOLE, Box
 
 if TYPE_CHECKING:  # torch comes with the scorer itself, after all that can be wrong is looked at
     from sine_cli.scoring.scorer import Score, Scorer
@@ -86,6 +87,17 @@ def tell_unread(scorer: "Scorer", prompts: list[str], on_notice: Callable[[str],
             on_notice(
                 f'"{prompt[:40]}..." is longer than the scorer `{scorer.name}` reads; its end does not count'
             )
+
+
+def part_shown(source: Image.Image, crop: Box | None) -> Image.Image:
+    """What a picture of that crop is held against: the part of the source in it, all where there is none.
+
+    A crop that reaches beyond the frame shows what the source does not have: that is left out.
+    """
+    h1, w1, h2, w2 = (min(max(side, 0.0), 1.0) for side in crop or WHOLE)
+    left, top = round(w1 * source.width), round(h1 * source.height)
+    right, bottom = round(w2 * source.width), round(h2 * source.height)
+    return source.crop((left, top, right, bottom)) if left < right and top < bottom else source
 
 
 def score_files(scorer: "Scorer", files: list[Path], prompt: str, source: Image.Image) -> "list[Score]":

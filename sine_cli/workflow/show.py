@@ -8,6 +8,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.runs import Run, list_runs, unfinished_runs
 from sine_cli.workflow.adapter_record import RECORD, check_record, read_record
+from sine_cli.workflow.checkpoint import going_on
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Overview:
     """What there is.
 
     Attributes:
-        tuned: the adapter's record stands.  checkpoint: a tuning was interrupted.
+        tuned: the adapter's record stands.
+        going_on: how a tuning that was interrupted goes on.
         steps: that the adapter was tuned for; None without a record that can be read.
         problem: why the adapter is of no use here, and what to do; its files are `verify`'s to look at.
         unfinished: grids that can go on.
@@ -24,7 +26,7 @@ class Overview:
     project: Project
     manifest: Manifest
     tuned: bool
-    checkpoint: bool
+    going_on: str | None
     steps: int | None
     problem: str | None
     edits: list[Run]
@@ -47,7 +49,7 @@ def show(project: Project, manifest: Manifest) -> Overview:
         project=project,
         manifest=manifest,
         tuned=tuned,
-        checkpoint=(project.tuning_dir / "checkpoint" / "state.safetensors").is_file(),
+        going_on=going_on(project, manifest),
         steps=steps,
         problem=problem,
         edits=list_runs(project.edits_dir),

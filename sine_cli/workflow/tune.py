@@ -26,7 +26,6 @@ from sine_cli.models.rows import TUNED
 from sine_cli.models.text import Conditioning
 from sine_cli.project.files import (
     make_folder,
-    remove,
     sha256,
     shown,
     storage_errors,
@@ -42,6 +41,7 @@ from sine_cli.project.runs import save_picture
 from sine_cli.workflow.adapter_record import AdapterRecord
 from sine_cli.workflow.adapters import intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.checkpoint import Checkpoint
 from sine_cli.workflow.fit import check_tuning_fits
 from sine_cli.workflow.open import check_unchanged, stored_picture
 from sine_cli.workflow.plots import loss_plot
@@ -150,8 +150,8 @@ def _tune(
     log, previews = _Log(project, identity, started, on_notice), project.tuning_dir / "previews"
     record = intact_record(project)
     if record and all(record.model_dump()[key] == value for key, value in identity.items()):
-        if log.has_checkpoint():  # of this very tuning, killed after its adapter was there
-            log.drop_checkpoint()
+        if log.kept.exists():  # of this very tuning, killed after its adapter was there
+            log.kept.drop()
         return TuneResult(record, 0, already_there=True)
     migrate(project, manifest, on_notice)
 
@@ -243,7 +243,7 @@ def _tune(
     }
     log.close()
     record = write_adapter(project, adapter, {**identity, **measured})
-    log.drop_checkpoint()
+    log.kept.drop()
     return TuneResult(record, resumed_at)
 
 
@@ -350,8 +350,8 @@ class _Log:
         on_notice: Callable[[str], None],
     ) -> None:
         self.folder = project.tuning_dir
-        self.file = project.tuning_dir / "checkpoint" / "state.safetensors"
-        self.identity = json.dumps(identity, sort_keys=True)
+        self.kept = Checkpoint(project, json.dumps(identity, sort_keys=True))
+        self.file = self.kept.file
         self.on_notice = on_notice
         self.losses: list[float] = []
         self.before = 0.0
@@ -373,7 +373,12 @@ class _Log:
         return round(self.before + time.monotonic() - self.started, 1)
 
     def restore(self, tuning: Tuning) -> None:
-        """Put the tuning where its checkpoint left it; one of other settings is not gone on with, aloud."""
+        """Put the tuning where its checkpoint left it; one of other settings is set aside, aloud."""
+        if aside := self.kept.take_up():
+            self.on_notice(
+                f"a tuning with other settings, base, picture or versions is not finished; {shown(aside)} "
+                "keeps it for the command that began it"
+            )
         if not self.file.is_file():
             return
         try:
@@ -383,11 +388,6 @@ class _Log:
         except (SafetensorError, OSError) as error:
             self.on_notice(f"{shown(self.file)} is damaged ({error}); starting from step 0")
             return
-        if about.get("identity") != self.identity:
-            self.on_notice(
-                "the checkpoint was made with other settings, base, picture or versions; starting from step 0"
-            )
-            return
         tuning.load_state(state)
         self.losses = json.loads(about["losses"])
         self.before = float(about["seconds"])
@@ -396,7 +396,8 @@ class _Log:
         """Write losses and state; at any moment the file on the disk is a whole one."""
         with storage_errors(self.file):
             make_folder(self.file.parent)
-        about = {"identity": self.identity, "losses": json.dumps(self.losses), "seconds": str(self.seconds())}
+        losses, seconds = json.dumps(self.losses), str(self.seconds())
+        about = {"identity": self.kept.identity, "losses": losses, "seconds": seconds}
         write_tensors(self.file, tuning.state(), about)
         self._write_losses()
 
@@ -406,18 +407,6 @@ class _Log:
             make_folder(self.folder)
         self._write_losses()
         write_bytes(self.folder / "loss.png", loss_plot(self.losses))
-
-    def has_checkpoint(self) -> bool:
-        """Whether there is one of this tuning."""
-        try:
-            with safe_open(self.file, framework="pt") as file:
-                return (file.metadata() or {}).get("identity") == self.identity
-        except (SafetensorError, OSError):
-            return False
-
-    def drop_checkpoint(self) -> None:
-        """The checkpoint has served."""
-        remove(self.file.parent)
 
     def _write_losses(self) -> None:
         rows = [f"{step},{loss:.6f}" for step, loss in enumerate(self.losses, start=1)]

@@ -22,6 +22,7 @@ from sine_cli.workflow.adapter_record import RECORD, check_base, check_record, r
 from sine_cli.workflow.adapters import check_files, check_shapes
 from sine_cli.workflow.asked import MOST_CELLS, MOST_COMPARED
 from sine_cli.workflow.bases import base_at_hand
+from sine_cli.workflow.checkpoint import going_on
 from sine_cli.workflow.compare import SHEET as COMPARISON
 from sine_cli.workflow.grid import SCORES, TRADEOFF, cell_name
 from sine_cli.workflow.methods import METHODS, SEEDLESS
@@ -97,8 +98,8 @@ def verify(project: Project) -> Verdict:
             _verify_run(folder, verdict)
 
     # 5. What is not finished
-    if (project.tuning_dir / "checkpoint" / "state.safetensors").is_file():
-        verdict.notes.append(f"{project.label}: a tuning is not finished; `sine tune` goes on")
+    if manifest and (how := going_on(project, manifest)):
+        verdict.notes.append(f"{project.label}: a tuning is not finished; {how}")
     for command, parent in parents.items():
         verdict.notes += [_unfinished(run, command) for run in hidden_runs(parent)]
     return verdict

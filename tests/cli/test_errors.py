@@ -58,6 +58,12 @@ APART = "leave one of them out"
         ("--frobnicate", "No such option: --frobnicate", "`sine --help` shows what it takes"),
         ("show --frobnicate", "No such option: --frobnicate", "`sine show --help` shows what it takes"),
         ("edit", "a prompt is missing", SPEAK),
+        (
+            "edit a castle in snow",
+            "4 prompts of one word each",
+            "put a prompt in quotes: `sine edit 'a castle in snow'`; "
+            "`sine edit -` reads prompts of one word, one a line",
+        ),
         ("edit x --from girl -K 3", f"a prompt {BESIDE_FROM}", APART),
         ("edit --from girl -K 3", f"-K {BESIDE_FROM}", APART),
         ("edit --from girl -n 1", f"-n {BESIDE_FROM}", APART),
@@ -672,3 +678,45 @@ def test_debugging_shows_the_traceback_to_a_person_too(monkeypatch: pytest.Monke
     assert debugged.returncode == 1
     assert "Traceback (most recent call last)" in debugged.stderr
     assert "sine_cli.errors.UserError: no such file: girl.jpg" in debugged.stderr
+
+
+@pytest.mark.parametrize(
+    "where", ["sine_cli.workflow.open.load_base", "sine_cli.models.autoencoder.Autoencoder.decode"]
+)
+def test_memory_that_ran_out_anywhere_is_told_without_a_traceback(
+    sine: "Sine", girl: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(where, full)
+    done = sine("edit", "a boat", "-p", girl, "--size", "16x16", "--steps", "1")
+    assert done.code == 1
+    hint = "try `--memory low`, a smaller `--size`, or a smaller base"
+    assert done.err.endswith(told("memory ran out", hint))
+
+
+def test_another_failure_of_a_library_is_not_taken_for_it(
+    sine: "Sine", girl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("sine_cli.workflow.open.load_base", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        sine("edit", "a boat", "-p", girl)
+
+
+def test_a_folder_that_is_there_is_told_before_a_base_is_fetched(
+    sine: "Sine", picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object) -> None:
+        raise AssertionError("asked for a base")
+
+    monkeypatch.setattr("sine_cli.workflow.init.choose_base", fetch)
+    Path("girl").mkdir()
+    Path("girl", "a file").touch()
+    done = sine("init", picture, "--class", "girl", "--base", "sdxl", "--dir", "girl")
+    assert done.err == told(
+        "girl already exists", "choose another folder with `--dir NAME`, or remove that one first"
+    )

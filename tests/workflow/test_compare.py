@@ -1,5 +1,6 @@
 """Comparisons end to end on a tiny base: a row a method, each the picture that it should be."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from sine_cli.errors import UserError
+from sine_cli.errors import SineError, UserError
 from sine_cli.project.manifest import EditSettings
 from sine_cli.project.runs import read_recipe
 from sine_cli.project.source import read_picture
@@ -130,7 +131,7 @@ def test_a_recipe_has_what_decides_about_the_method_s_picture_and_no_more(tuned:
     shared = {"prompt", "method", "own_prompt", "negative", "size", "guidance_scale", "steps", "solver"}
     shared |= {"source", "base", "base_revision", "adapter", "guide_adapters", "device", "dtype", "versions"}
     assert {method: {*recipe} - shared for method, recipe in recipes.items()} == {
-        "sine": {"seed", "source_prompt", "switch_step", "base_weight", "position"},
+        "sine": {"seed", "source_prompt", "switch_step", "exact_switch", "base_weight", "position"},
         "dreambooth": {"seed", "position"},
         "textual-inversion": {"seed", "word"},
         "sdedit": {"seed", "strength"},
@@ -183,3 +184,14 @@ def test_an_interrupted_comparison_leaves_nothing_but_the_word(tuned: Girl) -> N
         compare(tuned.project, tuned.manifest, ASKED, progress)
     left = [path.name for path in tuned.project.comparisons_dir.iterdir()]
     assert left == ["textual-inversion.safetensors"]
+
+
+def test_a_scorer_that_does_not_load_is_told_before_anything_is_made(tuned: Girl, tiny_clip: Path) -> None:
+    damaged = Path("clip")
+    shutil.copytree(tiny_clip, damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    told: list[CompareProgress] = []
+    with pytest.raises(SineError):
+        compare(tuned.project, tuned.manifest, replace(ASKED, scorer=str(damaged)), told.append)
+    assert told == []

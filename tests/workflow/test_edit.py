@@ -303,6 +303,7 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
         "position": False,
         "guides": [],
         "crop": None,
+        "exact_switch": True,
     }
     assert [read_recipe(path) for path in result.pictures] == [
         {**recipe, "seed": seed, **provenance} for seed in (3, 4)

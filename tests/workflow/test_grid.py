@@ -101,10 +101,10 @@ def test_a_grid_is_a_folder_with_its_cells_a_sheet_and_a_record(tuned: Girl) -> 
 
 
 def test_progress_counts_the_rows_of_the_unet_and_the_cells_that_are_saved(tuned: Girl) -> None:
-    """At t = 751 and 501 the two K of a v share their three rows; then each has two of its own."""
+    """At t = 751 the two K of a v share their three rows; then each has its own, two below its K."""
     told: list[GridProgress] = []
     grid(tuned.project, tuned.manifest, ASKED, told.append)
-    of_one_v = [3, 3, 2 + 2, 2 + 2]
+    of_one_v = [3, 3 + 2, 2 + 2, 2 + 2]
     done = list(accumulate([*of_one_v, *of_one_v]))
     saved = [0] * 4 + [2] * 4
     assert told == [GridProgress(s, 4, d, done[-1]) for s, d in zip(saved, done, strict=True)]
@@ -165,7 +165,9 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
         caught.value.message
         == f"{left.final} was begun with another adapter or base than the project has now"
     )
-    assert caught.value.hint == f"start it anew: `sine grid '{PROMPT}'`"
+    assert caught.value.hint == (
+        f"start it anew: `sine grid '{PROMPT}'`; this one goes with `rm -r {left.hidden}`"
+    )
     assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:2]
     tune(tuned.project, tuned.manifest, TUNE)
     assert resume_grid(tuned.project, tuned.manifest).made == 2, "with the first adapter it still can"

@@ -180,7 +180,7 @@ def test_weights_over_one_are_refused(tuned: Girl, style: Girl) -> None:
 def test_a_guide_that_is_not_tuned_is_refused(style: Girl, untuned: Girl) -> None:
     assert refusal(style, guide("girl", 0.3)) == (
         "girl is not tuned yet",
-        "run `sine tune --project girl`",
+        "run `sine tune --project girl` first",
     )
 
 
@@ -190,7 +190,7 @@ def test_a_guide_whose_picture_changed_is_refused(tuned: Girl, style: Girl) -> N
     turned.save("stripes/source.png")
     assert refusal(tuned, guide("stripes", 0.3)) == (
         "stripes/adapter was tuned on another picture than stripes/source.png",
-        "run `sine tune --project stripes`",
+        "run `sine tune --project stripes` again",
     )
 
 
@@ -199,7 +199,7 @@ def test_a_guide_with_a_damaged_adapter_is_refused(tuned: Girl, style: Girl) -> 
     with pytest.raises(UserError) as caught:
         run(tuned, guide("stripes", 0.3))
     assert caught.value.message == "stripes/adapter/position.safetensors is missing"
-    assert caught.value.hint == "run `sine tune --project stripes`"
+    assert caught.value.hint == "run `sine tune --project stripes` again"
 
 
 def test_a_guide_of_another_base_is_refused(

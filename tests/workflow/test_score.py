@@ -10,7 +10,7 @@ from sine_cli.errors import UserError
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.edit import EditRequest, EditResult, edit
 from sine_cli.workflow.score import ScoreRequest, score
-from sine_cli.workflow.scorers import open_scorer
+from sine_cli.workflow.scorers import open_scorer, part_shown
 from tests.workflow.conftest import EDIT, Girl
 
 
@@ -34,6 +34,31 @@ def test_each_picture_is_held_against_its_own_prompt_and_its_project_s_source(
         (alone,) = scorer.score([read_picture(each.file).image], each.prompt, source)
         assert each.score.alignment == pytest.approx(alone.alignment, abs=1e-5)
         assert each.score.distance == pytest.approx(alone.distance, abs=1e-5)
+
+
+def test_a_picture_of_a_part_is_held_against_that_part(untuned: Girl, tiny_clip: Path) -> None:
+    settings = EDIT.model_copy(update={"base_weight": 1.0, "steps": 2})
+    request = EditRequest(
+        ["a boat"], settings, count=2, crop=(0.0, 0.25, 0.5, 1.5), best=1, scorer=str(tiny_clip)
+    )
+    (part,) = edit(untuned.project, untuned.manifest, request)
+    source = read_picture(Path("girl/source.png")).image
+    shown = source.crop((round(source.width / 4), 0, source.width, source.height // 2))
+    pictures = [read_picture(path).image for path in part.pictures]
+    expected = open_scorer(str(tiny_clip)).score(pictures, "a boat", shown)
+    scored = score(ScoreRequest(part.pictures, scorer=str(tiny_clip))).pictures
+    assert part.scores is not None
+    for each, now, then in zip(expected, scored, part.scores.each, strict=True):
+        assert now.score.distance == pytest.approx(each.distance, abs=1e-5)
+        assert then.distance == pytest.approx(each.distance, abs=1e-5)
+    whole = score(ScoreRequest(part.pictures, source=Path("girl/source.png"), scorer=str(tiny_clip))).pictures
+    assert abs((whole[0].score.distance or 0) - (scored[0].score.distance or 0)) > 1e-4
+
+
+def test_a_crop_wholly_beyond_the_frame_is_held_against_all_of_the_source() -> None:
+    source = Image.new("RGB", (40, 20))
+    assert part_shown(source, (-0.9, 0.0, -0.1, 1.0)).size == (40, 20)
+    assert part_shown(source, None).size == (40, 20)
 
 
 def test_the_source_itself_has_no_distance(untuned: Girl, tiny_clip: Path) -> None:

@@ -15,12 +15,12 @@ def overview(girl: Girl) -> Overview:
 
 def test_before_tuning(untuned: Girl) -> None:
     there = overview(untuned)
-    assert (there.tuned, there.checkpoint, there.steps, there.problem) == (False, False, None, None)
+    assert (there.tuned, there.going_on, there.steps, there.problem) == (False, None, None, None)
 
 
 def test_a_tuned_project_tells_its_steps(tuned: Girl) -> None:
     there = overview(tuned)
-    assert (there.tuned, there.checkpoint, there.steps, there.problem) == (True, False, 6, None)
+    assert (there.tuned, there.going_on, there.steps, there.problem) == (True, None, 6, None)
 
 
 def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: Girl) -> None:
@@ -35,7 +35,7 @@ def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: G
             should_stop=lambda: bool(seen) and (seen[-1].what, seen[-1].done) == ("tuning", 2),
         )
     there = overview(tuned)
-    assert (there.tuned, there.checkpoint, there.steps) == (True, True, 6)
+    assert (there.tuned, there.going_on, there.steps) == (True, "the command that began it goes on", 6)
 
 
 def test_an_adapter_of_another_base_is_no_good_here(tuned: Girl) -> None:

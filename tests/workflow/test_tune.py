@@ -33,9 +33,13 @@ from tests.workflow.conftest import TUNE, Girl
 
 RESULTS = ("adapter/adapter.safetensors", "adapter/position.safetensors", "tuning/loss.csv")
 CHECKPOINT = Path("girl/tuning/checkpoint/state.safetensors")
-OTHER_SETTINGS = (
-    "the checkpoint was made with other settings, base, picture or versions; starting from step 0"
-)
+
+
+def told_of(aside: Path) -> str:
+    return (
+        f"a tuning with other settings, base, picture or versions is not finished; {aside} "
+        "keeps it for the command that began it"
+    )
 
 
 @dataclass
@@ -132,18 +136,37 @@ def test_being_asked_to_stop_at_the_last_step_still_makes_the_adapter(
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"steps": 7}])
-def test_a_checkpoint_of_other_settings_is_not_gone_on_with_aloud(
-    untuned: Girl, change: dict[str, float]
+def test_a_checkpoint_of_other_settings_is_set_aside_aloud_and_its_own_command_goes_on_with_it(
+    untuned: Girl, tuned_once: Path, change: dict[str, float]
 ) -> None:
     stop_after(untuned, 3)
     told = Told()
     result = run(untuned, told, TUNE.model_copy(update=change))
-    assert told.notices == [OTHER_SETTINGS]
+    (aside,) = CHECKPOINT.parent.iterdir()
+    assert told.notices == [told_of(aside)]
     assert result.resumed_at == 0
     assert result.record.tune == TUNE.model_copy(update=change)
 
+    back = Told()
+    assert run(untuned, back).resumed_at == 3
+    assert back.notices == []
+    assert results(untuned.project.root) == results(tuned_once)
+    assert not CHECKPOINT.parent.exists()
 
-def test_a_checkpoint_of_another_picture_is_not_gone_on_with_aloud(untuned: Girl) -> None:
+
+def test_two_unfinished_tunings_are_both_kept(untuned: Girl, tuned_once: Path) -> None:
+    other = TUNE.model_copy(update={"seed": 1})
+    stop_after(untuned, 3)
+    stop_after(untuned, 2, other)
+    told = Told()
+    assert run(untuned, told).resumed_at == 3
+    (aside,) = CHECKPOINT.parent.iterdir()
+    assert told.notices == [told_of(aside)]
+    assert results(untuned.project.root) == results(tuned_once)
+    assert run(untuned, settings=other).resumed_at == 2
+
+
+def test_a_checkpoint_of_another_picture_is_set_aside_aloud(untuned: Girl) -> None:
     stop_after(untuned, 3)
     with Image.open("girl/source.png") as source:
         turned = source.rotate(180)
@@ -152,7 +175,8 @@ def test_a_checkpoint_of_another_picture_is_not_gone_on_with_aloud(untuned: Girl
     write_manifest(untuned.project.manifest_path, untuned.manifest.model_copy(update={"source": source}))
     told = Told()
     assert run(untuned, told).resumed_at == 0
-    assert told.notices == [OTHER_SETTINGS]
+    (aside,) = CHECKPOINT.parent.iterdir()
+    assert told.notices == [told_of(aside)]
 
 
 @pytest.mark.parametrize("damage", ["empty", "half"])
@@ -187,7 +211,7 @@ def test_the_checkpoint_of_a_tuning_that_died_after_its_adapter_goes_and_another
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("sine_cli.workflow.tune.remove", die)
+        patch.setattr("sine_cli.workflow.checkpoint.remove", die)
         run(untuned)
     assert CHECKPOINT.is_file()
     assert run(untuned).already_there

@@ -355,7 +355,7 @@ def test_what_is_unfinished_is_told_and_no_problem(tuned: Girl) -> None:
     verdict = verify(tuned.project)
     assert verdict.problems == []
     assert verdict.notes == [
-        "girl: a tuning is not finished; `sine tune` goes on",
+        "girl: a tuning is not finished; the command that began it goes on",
         "girl/edits/.2026-11-23_091011_a-girl.partial was left by an interruption; "
         "the next `sine edit` removes it",
         "girl/grids/2026-11-23_091012_a-girl is not finished; `sine grid --resume` goes on",

@@ -24,8 +24,8 @@ def bases(
     The presets, then what else of the diffusers layout is in the hub's cache. `--base` takes these
     names, any other hub id, a diffusers folder, or a Stable Diffusion .safetensors file.
 
-    Weights come from the hub where you name them, by --fetch or by `sine init --base`, and never because
-    a project names them: others may have sent it.
+    Weights come from the hub by --fetch or by `sine init`, and never because a project names them: others
+    may have sent it.
 
     \b
     sine bases

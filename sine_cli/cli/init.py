@@ -42,8 +42,8 @@ def init(
 ) -> None:
     """Make a project folder from a picture.
 
-    Its base is fetched where it is not on this disk: here you name it, and no other command fetches one
-    (but `sine bases --fetch`).
+    Its base is fetched where it is not on this disk, and that is said; no other command fetches one (but
+    `sine bases --fetch`).
 
     \b
     sine init girl.jpg --class painting

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+COMPARE_AGAIN = 'make the comparison again: `sine compare "..."`'
+
 _LONGEST_SLUG = 48
 _LARGEST_RECORD = 16 * 1024 * 1024  # bytes
 _RECIPE_KEY = "sine"
@@ -296,10 +298,16 @@ def read_run(folder: Path) -> Record:
     try:
         return read_record(files.read_bytes(path, limit=_LARGEST_RECORD))
     except ValueError as error:
+        again = "each PNG beside it can be made again: `sine edit --from PNG`"
         raise UserError(
             f"{files.shown(path)} is damaged ({error})",
-            "each PNG beside it can be made again: `sine edit --from PNG`",
+            COMPARE_AGAIN if is_comparison(folder) else again,
         ) from error
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether a run folder is of `sine compare`, by where it lies: its record may be damaged."""
+    return folder.resolve().parent.name == "comparisons"
 
 
 def list_runs(parent: Path) -> list[Run]:

@@ -1,7 +1,7 @@
 """Which base a project uses: chosen once by `sine init`, found again by everything else.
 
-Weights are fetched where a person names them (`sine init --base NAME`, `sine bases --fetch NAME`), never
-because a project does: strangers send projects.
+Weights are fetched by `sine init` and `sine bases --fetch NAME`, never because a project names them:
+strangers send projects.
 """
 
 import os

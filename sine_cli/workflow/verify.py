@@ -16,7 +16,15 @@ from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
-from sine_cli.project.runs import UnfinishedRun, find_recipe, hidden_runs, read_run, run_folders
+from sine_cli.project.runs import (
+    COMPARE_AGAIN,
+    UnfinishedRun,
+    find_recipe,
+    hidden_runs,
+    is_comparison,
+    read_run,
+    run_folders,
+)
 from sine_cli.project.source import DECODER_ERRORS
 from sine_cli.workflow.adapter_record import RECORD, check_base, check_record, read_record
 from sine_cli.workflow.adapters import check_files, check_shapes
@@ -186,7 +194,8 @@ def _verify_run(folder: Path, verdict: Verdict) -> None:
             expected = _expected(record, folder)
         except ValueError as error:
             first = next(iter(sorted(folder.rglob("*.png"))), folder)
-            verdict.add(file, str(error), f"its pictures have their own: `sine edit --from {typed(first)}`")
+            again = f"its pictures have their own: `sine edit --from {typed(first)}`"
+            verdict.add(file, str(error), COMPARE_AGAIN if is_comparison(folder) else again)
             return
         for name, recipe in expected.pictures.items():
             with verdict.about(folder / name):
@@ -273,9 +282,7 @@ def _of_comparison(record: Record) -> _Expected:
                 **seed,
                 **shared,
             }
-    return _Expected(
-        recipes, 'make the comparison again: `sine compare "..."`', sheets=(COMPARISON,), others=(SCORES,)
-    )
+    return _Expected(recipes, COMPARE_AGAIN, sheets=(COMPARISON,), others=(SCORES,))
 
 
 def _numbers(record: Record, name: str, kind: type | tuple[type, ...], *, most: int) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sine_cli.workflow.show import Overview, show
 from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, tune
@@ -36,6 +38,33 @@ def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: G
         )
     there = overview(tuned)
     assert (there.tuned, there.going_on, there.steps) == (True, "the command that began it goes on", 6)
+
+
+def test_an_unfinished_tuning_with_the_manifest_s_settings_is_told_its_command(untuned: Girl) -> None:
+    other = untuned.manifest.tune.model_copy(update={"seed": 7})
+    seen: list[TuneProgress] = []
+    with pytest.raises(TuneInterrupted):
+        tune(
+            untuned.project,
+            untuned.manifest,
+            other,
+            seen.append,
+            should_stop=lambda: bool(seen) and seen[-1].what == "tuning",
+        )
+    assert overview(untuned).going_on == "the command that began it goes on"
+    there = show(untuned.project, untuned.manifest.model_copy(update={"tune": other}))
+    assert there.going_on == "`sine tune` goes on"
+
+
+@pytest.mark.parametrize("identity", ["[1]", "{", "[" * 100_000, None])
+def test_a_checkpoint_that_says_nothing_of_its_settings_is_no_command(
+    untuned: Girl, identity: str | None
+) -> None:
+    folder = untuned.project.tuning_dir / "checkpoint"
+    folder.mkdir(parents=True)
+    about = None if identity is None else {"identity": identity}
+    save_file({"x": np.zeros(1, np.float32)}, folder / "state.safetensors", about)
+    assert overview(untuned).going_on == "the command that began it goes on"
 
 
 def test_an_adapter_of_another_base_is_no_good_here(tuned: Girl) -> None:

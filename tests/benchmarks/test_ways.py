@@ -59,7 +59,7 @@ def renderer_of(work: Path, **changes: Any) -> tuple[Renderer, Any]:
 @pytest.mark.parametrize(
     ("way", "steps", "count", "expected", "calls"),
     [
-        ("authors-edit", 20, 1, 16 * 4 + 4 * 2, 16 * 2 + 4),  # K = 200
+        ("authors-edit", 20, 1, 16 * 4 + 4 * 2, 16 * 2 + 4),  # K = 160
         ("pipeline", 5, 2, 5 * 2 * 2, 5),
         ("pipeline-lora", 5, 2, 5 * 2 * 2, 5),
         ("sine-edit", None, 2, 2 * (21 * 3 + 4 * 2), 25),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from sine_cli.project.manifest import TuneSettings
 from sine_cli.workflow.show import Overview, show
 from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, tune
 from tests.workflow.conftest import TUNE, Girl
@@ -25,32 +26,28 @@ def test_a_tuned_project_tells_its_steps(tuned: Girl) -> None:
     assert (there.tuned, there.going_on, there.steps, there.problem) == (True, None, 6, None)
 
 
-def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: Girl) -> None:
-    again = TUNE.model_copy(update={"seed": 1})
+def interrupted(girl: Girl, settings: TuneSettings) -> None:
+    """A tuning, stopped after two steps."""
     seen: list[TuneProgress] = []
     with pytest.raises(TuneInterrupted):
         tune(
-            tuned.project,
-            tuned.manifest,
-            again,
+            girl.project,
+            girl.manifest,
+            settings,
             seen.append,
             should_stop=lambda: bool(seen) and (seen[-1].what, seen[-1].done) == ("tuning", 2),
         )
+
+
+def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: Girl) -> None:
+    interrupted(tuned, TUNE.model_copy(update={"seed": 1}))
     there = overview(tuned)
     assert (there.tuned, there.going_on, there.steps) == (True, "the command that began it goes on", 6)
 
 
 def test_an_unfinished_tuning_with_the_manifest_s_settings_is_told_its_command(untuned: Girl) -> None:
     other = untuned.manifest.tune.model_copy(update={"seed": 7})
-    seen: list[TuneProgress] = []
-    with pytest.raises(TuneInterrupted):
-        tune(
-            untuned.project,
-            untuned.manifest,
-            other,
-            seen.append,
-            should_stop=lambda: bool(seen) and seen[-1].what == "tuning",
-        )
+    interrupted(untuned, other)
     assert overview(untuned).going_on == "the command that began it goes on"
     there = show(untuned.project, untuned.manifest.model_copy(update={"tune": other}))
     assert there.going_on == "`sine tune` goes on"

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sine_cli.project.files import replacing
+from sine_cli.project.files import partial_path, remove, replacing
 
 
 @contextmanager
@@ -27,10 +27,18 @@ def disk_errors() -> Iterator[None]:
 
 def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
     """Write a file, `about` in its header. Raises OSError when the disk refuses."""
-    with disk_errors():
-        save_file(tensors, file, metadata=about)
-    os.umask(mask := os.umask(0))  # there is no other way to ask for it
-    file.chmod(0o666 & ~mask)  # safetensors writes for the owner alone, all else that sine writes is as usual
+    # safetensors writes to a file of its own beside the one it is given, whose name carries no process: in a
+    # partial folder the next command finds what a killed one left of it.
+    folder = partial_path(file.with_name(file.name.lstrip(".")))
+    folder.mkdir()
+    try:
+        with disk_errors():
+            save_file(tensors, folder / "whole.safetensors", metadata=about)
+        os.umask(mask := os.umask(0))  # there is no other way to ask for it
+        (folder / "whole.safetensors").chmod(0o666 & ~mask)  # safetensors writes for the owner alone
+        (folder / "whole.safetensors").replace(file)
+    finally:
+        remove(folder)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:

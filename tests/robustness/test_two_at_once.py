@@ -151,3 +151,27 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(dead_pid: int, tm
     assert len(left) == 2 * len(folders)
     assert {path.name for path in left} == {f".a.{os.getpid()}-0.partial", ".mine"}
     assert len([*tmp_path.glob(".*.partial")]) == 1, "a link is not followed"
+
+
+KILLED_WHILE_SAVING = """
+import os, signal
+from pathlib import Path
+from sine_cli.workflow import tensors
+
+def save_file(tensors, file, metadata):
+    Path(file).with_name(".tmpNAke4x").touch()  # as safetensors does, which renames it when it is whole
+    os.kill(os.getpid(), signal.SIGKILL)
+
+tensors.save_file = save_file
+tensors.write_tensors(Path("girl/tuning/checkpoint/state.safetensors"), {})
+"""
+
+
+def test_what_safetensors_leaves_when_it_is_killed_goes_too() -> None:
+    project = Project(Path("girl"))
+    (project.tuning_dir / "checkpoint").mkdir(parents=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING])
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in project.root.rglob(".*") if path.is_file()] == [".tmpNAke4x"]
+    remove_leftovers(project)
+    assert [*project.root.rglob(".*")] == []

@@ -26,6 +26,7 @@ from sine_cli.cli.options import (
     WeightOption,
     check_seed,
     edit_settings,
+    first_typed,
     gigabytes,
     is_low,
     open_project,
@@ -203,14 +204,13 @@ def edit(
 
 def _refuse_settings(context: typer.Context) -> None:
     """Raises UserError for the first option on the command line that the record decides about."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name not in WITH_FROM and source is not None and source.name == "COMMANDLINE":
-            what = "a prompt" if parameter.name == "prompts" else parameter.opts[0]
-            raise UserError(
-                f"{what} cannot stand beside --from, which makes a picture as its record says",
-                "leave one of them out",
-            )
+    typed = first_typed(context, WITH_FROM)
+    if typed is not None:
+        what = "a prompt" if typed == "prompts" else typed
+        raise UserError(
+            f"{what} cannot stand beside --from, which makes a picture as its record says",
+            "leave one of them out",
+        )
 
 
 def _project_of(origin: Path | None) -> Path | None:

@@ -15,13 +15,13 @@ from sine_cli.cli.options import (
     QuietOption,
     ScaleOption,
     ScorerOption,
-    SeedOption,
     SizeOption,
     SolverOption,
     SourcePromptOption,
     StepsOption,
     check_seed,
     edit_settings,
+    first_typed,
     gigabytes,
     is_low,
     open_project,
@@ -55,7 +55,7 @@ def grid(
         ),
     ] = None,
     size: SizeOption = None,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of every cell, 0 or more.")] = 0,
     guidance_scale: ScaleOption = None,
     steps: StepsOption = None,
     solver: SolverOption = None,
@@ -165,13 +165,10 @@ def grid(
 
 def _refuse_others(context: typer.Context) -> None:
     """Raises UserError where anything but `RESUMED_WITH` was given on the command line."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in RESUMED_WITH or source is None or source.name != "COMMANDLINE":
-            continue
-        given = "prompt" if parameter.name == "prompt" else parameter.opts[0]
+    typed = first_typed(context, RESUMED_WITH)
+    if typed is not None:
         raise UserError(
-            f"--resume goes on with what was asked for then; it takes no {given}", "type `sine grid --resume`"
+            f"--resume goes on with what was asked for then; it takes no {typed}", "type `sine grid --resume`"
         )
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share, and how a command finds its project."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,6 +82,18 @@ MemoryOption = Annotated[
         help="low: slower, with only the U-Net on the accelerator; for large bases and pictures.",
     ),
 ]
+
+
+def first_typed(context: typer.Context, but: Collection[str]) -> str | None:
+    """The first of what was given on the command line whose parameter is not among `but`; None for none.
+
+    An option as it is typed, `--size`; an argument by its name, "prompt".
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in but and source is not None and source.name == "COMMANDLINE":
+            return parameter.opts[0]
+    return None
 
 
 def open_project(given: Path | None, console: "Console") -> "tuple[Project, Manifest]":

@@ -46,8 +46,8 @@ class Examples:
     """What is learned from, encoded ahead.
 
     Args:
-        patches: latents of patches at the native size, (N, C, p, p); N may be 0.  boxes: theirs, (N, 4).
-        whole: latents of the whole picture in its own aspect, (1, C, h, w).
+        patches: latents of patches, of the whole's shape, (N, C, h, w); N may be 0.  boxes: theirs, (N, 4).
+        whole: latents of the whole picture in its own aspect, about p x p cells, (1, C, h, w).
         prior: latents of pictures of the class at the native size, (M, C, p, p); None for none.
     """
 

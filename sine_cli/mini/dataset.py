@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from sine_cli.mini import pictures
-from sine_cli.mini.pictures import Labels
 
 SHARES = {
     (128, 128): 0.62,
@@ -95,8 +94,3 @@ def _compose(job: tuple[Shard, int]) -> None:
     with partial.open("wb") as file:
         np.save(file, np.stack([example.picture for example in examples]))
     partial.rename(shard.folder / f"{shard.name}.npy")
-
-
-def labels_of(text: dict[str, str]) -> Labels:
-    """The labels in a shard's entry."""
-    return Labels(text["noun"], text["style"], text["place"])

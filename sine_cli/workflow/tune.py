@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -276,19 +276,27 @@ def _encode(
     native = base.native_latent_size * base.autoencoder.factor
     count = settings.pool if settings.patches else 0
     boxes = draw_boxes(count, settings.min_patch, torch.Generator().manual_seed(settings.seed))
-    patches = (cut(picture, box, native, native) for box in boxes)
-    squares = chain(patches, prior or [])
-    total, encoded = count + len(prior or []), list[Tensor]()
-    at_once = max(1, ENCODED_AT_ONCE // native**2)
-    with base.autoencoder.at_work():
-        for start in range(0, total, at_once):
+    total, done = count + len(prior or []), 0
+
+    def encoded(pictures: Iterator[Image.Image]) -> Tensor:
+        nonlocal done
+        latents = list[Tensor]()
+        while several := list(islice(pictures, max(1, ENCODED_AT_ONCE // native**2))):
             if should_stop():
                 raise KeyboardInterrupt
-            encoded.append(base.autoencoder.encode(list(islice(squares, at_once))))
-            on_progress(TuneProgress("encoding patches", min(start + at_once, total), total))
+            latents.append(base.autoencoder.encode(several))
+            done += len(several)
+            on_progress(TuneProgress("encoding patches", done, total))
+        return torch.cat(latents)
+
+    with base.autoencoder.at_work():
         whole = base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)])
-    latents = torch.cat(encoded) if encoded else whole.new_zeros(0, *whole.shape[1:])
-    return Examples(latents[:count], boxes.to(base.device), whole, latents[count:] if prior else None)
+        return Examples(
+            encoded(cut(picture, box, size.height, size.width) for box in boxes) if count else whole[:0],
+            boxes.to(base.device),
+            whole,
+            encoded(iter(prior)) if prior else None,
+        )
 
 
 def plan_of(settings: TuneSettings) -> TuningPlan:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sine_cli.errors import SineError, UserError
+from sine_cli.method.tuning import Examples, Tuning
 from sine_cli.models.adapter import attach_adapter
 from sine_cli.models.rows import TUNED
 from sine_cli.project.files import sha256
@@ -375,6 +377,24 @@ def test_without_patches_the_whole_picture_is_all_there_is(untuned: Girl) -> Non
     result = run(untuned, told, TUNE.model_copy(update={"patches": False, "steps": 2}))
     assert all(p.loss is not None for p in told.progress), "nothing is cut"
     assert not result.record.tune.patches
+
+
+def test_patches_have_the_shape_of_the_whole_so_that_the_position_alone_tells_them_apart(
+    untuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned_from: list[Examples] = []
+
+    class Watched(Tuning):
+        def __init__(self, **given: Any) -> None:
+            learned_from.append(given["examples"])
+            super().__init__(**given)
+
+    monkeypatch.setattr("sine_cli.workflow.tune.Tuning", Watched)
+    run(untuned)
+    (examples,) = learned_from
+    height, width = examples.whole.shape[-2:]
+    assert height != width
+    assert examples.patches.shape == (TUNE.pool, *examples.whole.shape[1:])
 
 
 def test_previews_show_the_picture_so_far_at_its_own_aspect(untuned: Girl) -> None:

@@ -1,8 +1,8 @@
-"""Patches: random parts of the picture, each resized to the whole picture's shape at the native size.
+"""Patches: random parts of the picture, resized to squares of the native size or to the picture's own aspect.
 
-The paper's pictures are squares, and so are its patches. Squares of one that is none would be told from the
-whole by their shape, so that the model need not look at the position: what is made in the picture's aspect
-would show the whole, whatever its box.
+The paper's pictures are squares, and so are its patches. Were all patches of another picture squares, their
+shape would tell them from the whole, and the model need not look at the position: what is made in the aspect
+of the picture would show the whole, whatever its box. Were none, squares would come out worse.
 
 Height and width of a box are drawn separately and uniformly from [min_side, 1] of the picture, its place
 uniformly from where it fits, so that content and position in the frame come apart.

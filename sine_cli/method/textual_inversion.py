@@ -12,7 +12,6 @@ References:
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from sine_cli.method.schedule import NoiseSchedule
@@ -36,5 +35,5 @@ def textual_inversion(
         predict: (x_t, t) -> the base's prediction for a sentence with the word, with gradients to `vector`.
     """
     plan = replace(plan, learning_rate=LEARNING_RATE, whole=1.0)
-    examples = Examples(patches=z_0[:0], boxes=torch.zeros(0, 4), whole=z_0)
+    examples = Examples(patches=[], whole=z_0)
     return Tuning(plan, schedule, examples, lambda x_t, t, _: predict(x_t, t), weights=[vector], position=[])

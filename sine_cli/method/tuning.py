@@ -42,17 +42,28 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """Parts of the picture, all of one shape.
+
+    Args:
+        latents: (N, C, h, w), N >= 1.  boxes: where they lie, (N, 4).
+    """
+
+    latents: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
 class Examples:
     """What is learned from, encoded ahead.
 
     Args:
-        patches: latents of patches, of the whole's shape, (N, C, h, w); N may be 0.  boxes: theirs, (N, 4).
+        patches: of each shape that they have; none at all: the whole picture alone.
         whole: latents of the whole picture in its own aspect, about p x p cells, (1, C, h, w).
         prior: latents of pictures of the class at the native size, (M, C, p, p); None for none.
     """
 
-    patches: Tensor
-    boxes: Tensor
+    patches: Sequence[Patches]
     whole: Tensor
     prior: Tensor | None = None
 
@@ -298,11 +309,19 @@ class Tuning:
 
     def _draw_examples(self) -> tuple[Tensor, Tensor]:
         whole = torch.rand((), generator=self.generator).item() < self.plan.whole
-        if whole or len(self.examples.patches) == 0:
+        if whole or not self.examples.patches:
             z_0 = self.examples.whole.expand(self.plan.batch, -1, -1, -1)
             return z_0, torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=z_0.device).expand(self.plan.batch, -1)
-        patches, boxes = self._drawn_from(self.examples.patches, self.examples.boxes)
-        return patches, boxes
+        patches = self._draw_shape()
+        latents, boxes = self._drawn_from(patches.latents, patches.boxes)
+        return latents, boxes
+
+    def _draw_shape(self) -> Patches:
+        """Those that a step is on: each shape as often as it has patches."""
+        if len(self.examples.patches) == 1:
+            return self.examples.patches[0]
+        counts = torch.tensor([float(len(patches.boxes)) for patches in self.examples.patches])
+        return self.examples.patches[int(torch.multinomial(counts, 1, generator=self.generator))]
 
     def _drawn_from(self, *together: Tensor) -> tuple[Tensor, ...]:
         """A batch of each tensor, of the same places."""

@@ -1,11 +1,13 @@
 """Which adapter each row of a call gets, where a model's layers carry the LoRAs of several.
 
-peft leaves the rows to what they have without an adapter, and each LoRA is added to the slice of rows that is
-its own: slices are views, where peft's own way for mixed batches copies rows out and in again.
+peft's layers hold the weights; while rows are named they compute here: the base's layer for all rows, and
+each LoRA added to the slice of rows that is its own. Slices are views, where peft's own way for mixed batches
+copies rows out and in again, and what peft asks itself in every layer is a seventh of a small U-Net's call.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -25,7 +27,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._slices: list[tuple[str, slice]] = []
-        self._count = 0
+        self._named = False
         self._watched: set[nn.Module] = set()
 
     def watch(self, model: nn.Module) -> None:
@@ -36,31 +38,30 @@ class Rows:
                 and isinstance(module, nn.Module)
                 and module not in self._watched
             ):
-                module.register_forward_pre_hook(self._leave_to_base, with_kwargs=True)
-                module.register_forward_hook(self._add_loras)
+                module.forward = partial(self._forward, module, module.forward)
                 self._watched.add(module)
 
     @contextmanager
     def named(self, names: Sequence[str]) -> Iterator[None]:
         """While it is open, calls have these rows; none gives every row the active adapter, quicker."""
-        self._slices, self._count = list(_slices(names)), len(names)
+        self._slices, self._named = list(_slices(names)), bool(names)
         try:
             yield
         finally:
-            self._slices, self._count = [], 0
+            self._slices, self._named = [], False
 
-    def _leave_to_base(self, module: nn.Module, inputs: Any, kwargs: dict[str, Any]) -> Any:
-        return (inputs, {**kwargs, "adapter_names": [BASE] * self._count}) if self._count else None
-
-    def _add_loras(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Add each LoRA to its own rows: s B A x. In place, but where something learns."""
+    def _forward(self, module: Any, usual: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
+        """W x, and s B A x added to a LoRA's own rows. In place, but where something learns."""
+        if not self._named:
+            return usual(x, *rest)
+        output = module.base_layer(x, *rest)
         if self._slices and torch.is_grad_enabled():
             output = output.clone()
         for name, rows in self._slices:
             if name in module.lora_A:
                 down, up = module.lora_A[name], module.lora_B[name]
-                added = up(down(inputs[0][rows].to(down.weight.dtype)))
-                output[rows] += (added * module.scaling[name]).to(output.dtype)
+                added = up(down(x[rows]))
+                output[rows].add_(added.to(output.dtype), alpha=module.scaling[name])
         return output
 
 

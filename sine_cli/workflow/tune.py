@@ -17,7 +17,7 @@ from torch import Tensor
 from sine_cli.errors import Interrupted, SineError
 from sine_cli.method.patches import cut, draw_boxes
 from sine_cli.method.position import FREQUENCIES, WHOLE
-from sine_cli.method.tuning import Examples, Tuning, TuningPlan, adamw
+from sine_cli.method.tuning import Examples, Patches, Tuning, TuningPlan, adamw
 from sine_cli.models.adapter import Adapter, attach_adapter, tuned_models
 from sine_cli.models.backbone import UNetBackbone
 from sine_cli.models.base import Base, load_base
@@ -276,6 +276,11 @@ def _encode(
     native = base.native_latent_size * base.autoencoder.factor
     count = settings.pool if settings.patches else 0
     boxes = draw_boxes(count, settings.min_patch, torch.Generator().manual_seed(settings.seed))
+    square = Size(native, native)
+    squares = count if size == square else count // 2  # the others have the picture's own aspect
+    shapes = [
+        (shape, part) for shape, part in ((square, boxes[:squares]), (size, boxes[squares:])) if len(part)
+    ]
     total, done = count + len(prior or []), 0
 
     def encoded(pictures: Iterator[Image.Image]) -> Tensor:
@@ -290,12 +295,16 @@ def _encode(
         return torch.cat(latents)
 
     with base.autoencoder.at_work():
-        whole = base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)])
         return Examples(
-            encoded(cut(picture, box, size.height, size.width) for box in boxes) if count else whole[:0],
-            boxes.to(base.device),
-            whole,
-            encoded(iter(prior)) if prior else None,
+            patches=[
+                Patches(
+                    encoded(cut(picture, box, shape.height, shape.width) for box in part),
+                    part.to(base.device),
+                )
+                for shape, part in shapes
+            ],
+            whole=base.autoencoder.encode([cut(picture, torch.tensor(WHOLE), size.height, size.width)]),
+            prior=encoded(iter(prior)) if prior else None,
         )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sine_cli.errors import SineError
 from sine_cli.method.schedule import NoiseSchedule, Prediction
-from sine_cli.method.tuning import LOOK_EVERY, Examples, Tuning, TuningPlan, settled
+from sine_cli.method.tuning import LOOK_EVERY, Examples, Patches, Tuning, TuningPlan, settled
 
 PLAN = TuningPlan(
     steps=30, batch=4, learning_rate=1e-2, position_learning_rate=3e-2, whole=0.5, min_timestep=0, seed=0
@@ -16,11 +16,12 @@ PLAN = TuningPlan(
 ALPHA_BAR = torch.linspace(0.999, 0.01, 1000)
 
 
-def examples(patches: int = 6) -> Examples:
+def examples(*, patches: bool = True) -> Examples:
     generator = torch.Generator().manual_seed(5)
+    squares, own = torch.randn(4, 2, 4, 4, generator=generator), torch.randn(2, 2, 3, 6, generator=generator)
+    boxes = torch.rand(6, 4, generator=generator)
     return Examples(
-        patches=torch.randn(patches, 2, 4, 4, generator=generator),
-        boxes=torch.rand(patches, 4, generator=generator),
+        patches=[Patches(squares, boxes[:4]), Patches(own, boxes[4:])] if patches else [],
         whole=torch.randn(1, 2, 3, 6, generator=generator),
     )
 
@@ -148,7 +149,7 @@ def test_pictures_of_the_class_are_learned_beside_the_picture_and_without_a_plac
         torch.testing.assert_close(x_t, prior[:1].expand(4, -1, -1, -1), rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize(("whole", "learned_from"), [(1.0, examples()), (0.0, examples(patches=0))])
+@pytest.mark.parametrize(("whole", "learned_from"), [(1.0, examples()), (0.0, examples(patches=False))])
 def test_steps_on_the_whole_picture_see_its_latents_with_the_whole_box(
     whole: float, learned_from: Examples
 ) -> None:
@@ -165,11 +166,12 @@ def test_steps_on_patches_see_each_patch_with_its_own_box() -> None:
     toy, learned_from = Toy(), examples()
     under_way = tuning(toy, replace(PLAN, whole=0.0, steps=200))
     under_way.schedule = NoiseSchedule(torch.full((1000,), 1 - 1e-9))  # nearly no noise: z_t is the patch
-    for _ in range(20):
+    for _ in range(40):
         under_way.step()
     pairs = {
         tuple(box.tolist()): patch
-        for box, patch in zip(learned_from.boxes, learned_from.patches, strict=True)
+        for patches in learned_from.patches
+        for box, patch in zip(patches.boxes, patches.latents, strict=True)
     }
     seen: set[tuple[float, ...]] = set()
     for (x_t, _, _), boxes in zip(toy.shown, toy.places(), strict=True):
@@ -184,7 +186,8 @@ def test_about_the_asked_share_of_steps_is_on_the_whole_picture() -> None:
     under_way = tuning(toy, replace(PLAN, whole=0.3, steps=400, batch=1))
     for _ in range(400):
         under_way.step()
-    share = sum(x_t.shape == (1, 2, 3, 6) for x_t, _, _ in toy.shown) / 400
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    share = sum(torch.equal(boxes, whole) for boxes in toy.places()) / 400
     assert 0.23 < share < 0.37
 
 

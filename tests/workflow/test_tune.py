@@ -379,22 +379,42 @@ def test_without_patches_the_whole_picture_is_all_there_is(untuned: Girl) -> Non
     assert not result.record.tune.patches
 
 
-def test_patches_have_the_shape_of_the_whole_so_that_the_position_alone_tells_them_apart(
-    untuned: Girl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learned_from: list[Examples] = []
+@pytest.fixture
+def learned_from(monkeypatch: pytest.MonkeyPatch) -> list[Examples]:
+    """The examples of each tuning."""
+    seen: list[Examples] = []
 
     class Watched(Tuning):
         def __init__(self, **given: Any) -> None:
-            learned_from.append(given["examples"])
+            seen.append(given["examples"])
             super().__init__(**given)
 
     monkeypatch.setattr("sine_cli.workflow.tune.Tuning", Watched)
+    return seen
+
+
+def test_half_of_the_patches_are_squares_and_half_have_the_picture_s_own_aspect(
+    untuned: Girl, learned_from: list[Examples]
+) -> None:
     run(untuned)
     (examples,) = learned_from
-    height, width = examples.whole.shape[-2:]
-    assert height != width
-    assert examples.patches.shape == (TUNE.pool, *examples.whole.shape[1:])
+    squares, own = examples.patches
+    assert squares.latents.shape[1:] == (4, 16, 16)
+    assert own.latents.shape[1:] == examples.whole.shape[1:] == (4, 14, 18)
+    boxes = torch.cat([squares.boxes, own.boxes])
+    assert (len(squares.boxes), len(own.boxes), len(boxes.unique(dim=0))) == (2, 2, TUNE.pool)
+
+
+def test_all_patches_of_a_square_picture_are_squares(
+    isolated: Path, tiny_base: Path, picture: Path, learned_from: list[Examples]
+) -> None:
+    with Image.open(picture) as opened:
+        opened.resize((80, 80)).save("square.png")
+    made = init(InitRequest(Path("square.png"), "painting", base=str(tiny_base)))
+    tune(made.project, made.manifest, TUNE)
+    (examples,) = learned_from
+    (squares,) = examples.patches
+    assert squares.latents.shape == (TUNE.pool, 4, 16, 16)
 
 
 def test_previews_show_the_picture_so_far_at_its_own_aspect(untuned: Girl) -> None:

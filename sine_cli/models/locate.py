@@ -350,10 +350,11 @@ def folder_size(folder: Path) -> int:
 
 
 def is_at_hand(repository: str, revision: str | None) -> bool:
-    """Whether a hub base is cached, or the hub answers for it within a few seconds."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    """Whether a hub base is cached whole, or the hub answers for it within a few seconds."""
+    from huggingface_hub import HfApi
 
-    if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision), str):
+    location = cached(repository, revision)
+    if location and _all_weights(location.path):
         return True
     try:
         HfApi().model_info(repository, revision=revision, timeout=3)

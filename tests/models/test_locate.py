@@ -255,6 +255,7 @@ def test_offline_configurations_without_weights_are_told(cache: Path, tiny: Path
         weights.unlink()
     location = locate.on_hub(REPOSITORY, None, None)
     unreachable(lambda: locate.with_weights(REPOSITORY, location))
+    assert not locate.is_at_hand(REPOSITORY, None), "a plain `sine init` would choose it and fail"
 
 
 # --------------------------------------------------------------------------------------------- CLIP models

@@ -12,8 +12,8 @@ STORY = [
     "sine init {folder}/castle.png --class castle --base mini --dir {folder}/castle",
     "sine tune --project {folder}/castle",
     'sine edit "a neon sign of a castle" --project {folder}/castle -n 2',
-    'sine edit "a castle in the snow" --project {folder}/castle --size 192x192',
-    'sine grid "a pencil sketch of a castle" --project {folder}/castle -K 0,200,400,600 -v 0.3,0.5,0.7',
+    'sine edit "a castle in the snow" --project {folder}/castle --size 192x128',
+    'sine grid "a pencil sketch of a castle" --project {folder}/castle -K 0,100,200,400 -v 0.3,0.5,0.7',
     "sine show --project {folder}/castle",
 ]
 

@@ -248,7 +248,10 @@ def _read_prompts(prompts: list[str]) -> list[str]:
                 lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
             except UnicodeDecodeError as error:
                 raise UserError("stdin is not UTF-8 text", "save the prompts as UTF-8, one a line") from error
-            texts += [line.strip() for line in lines if line.strip()]
+            told = [line.strip() for line in lines if line.strip()]
+            if not told:
+                raise UserError("stdin has no prompt", "for example `sine edit - < prompts.txt`, one a line")
+            texts += told
         else:
             texts.append(prompt)
     return texts

@@ -46,8 +46,14 @@ def grid(
     prompt: Annotated[str | None, typer.Argument(help="What the picture shall become.")] = None,
     project: ProjectOption = None,
     switch_steps: Annotated[
-        str, typer.Option("-K", "--switch-steps", help="Columns: a list, or start:stop:step, in 0 to 1000.")
-    ] = "0,200,400,600,800,1000",
+        str | None,
+        typer.Option(
+            "-K",
+            "--switch-steps",
+            help="Columns: a list, or start:stop:step, in 0 to 1000; default: 0, 1000 and four around "
+            "the manifest's K.",
+        ),
+    ] = None,
     base_weights: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +79,7 @@ def grid(
 
     A picture for each switch step K (columns) and base weight v (rows), and a table and a plot of how well
     each shows the prompt and how far it is from the source. Several weights of a guide take the place of
-    v. What is done is kept: after an interruption `sine grid --resume` goes on.
+    v. Cells that are finished are kept: after an interruption `sine grid --resume` goes on.
 
     \b
     sine grid "a sculpture of a girl"
@@ -94,7 +100,7 @@ def grid(
     settings = edit_settings(
         manifest, guidance_scale=guidance_scale, steps=steps, solver=solver, negative=negative
     )
-    columns = [_whole("-K", K) for K in parse_values("-K", switch_steps, 0, 1000)]
+    columns = _switch_steps(switch_steps, manifest)
     guides = parse_guide_options(guide)
     rows = _base_weights(base_weights, guides, manifest)
     wanted = parse_size_option(size)
@@ -172,6 +178,14 @@ def _refuse_others(context: typer.Context) -> None:
         )
 
 
+def _switch_steps(given: str | None, manifest: "Manifest") -> list[int]:
+    """The values of -K; by default those around the manifest's, between nothing and all guided."""
+    if given is not None:
+        return [_whole("-K", K) for K in parse_values("-K", given, 0, 1000)]
+    K = manifest.edit.switch_step
+    return sorted({0, *(min(half * K // 2, 1000) for half in (1, 2, 3, 4)), 1000})
+
+
 def _base_weights(given: str | None, guides: "tuple[GuideRequest, ...]", manifest: "Manifest") -> list[float]:
     """The values of -v; the manifest's one where the weights of a guide are the rows."""
     if given is None and any(len(guide.weights) > 1 for guide in guides):
@@ -185,6 +199,8 @@ def parse_values(option: str, text: str, least: float, most: float) -> list[floa
     Raises:
         UserError: not of that form, or out of range.
     """
+    from sine_cli.workflow.asked import MOST_CELLS
+
     hint = (
         f"give a list such as `{option} 0.5,0.7`, or start:stop:step"
         if most == 1
@@ -193,8 +209,10 @@ def parse_values(option: str, text: str, least: float, most: float) -> list[floa
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
-            if not (step > 0 and stop >= start and (stop - start) / step < 1000):
+            if not (step > 0 and stop >= start):
                 raise UserError(f'{option}: "{text}" goes nowhere', hint)
+            if (stop - start) / step > MOST_CELLS:
+                raise UserError(f'{option}: "{text}" has more than {MOST_CELLS} values', "give a larger step")
             values = [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-9) + 1)]
         else:
             values = [float(part) for part in text.split(",")]

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted (Ctr
 
 import gc
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -67,6 +68,16 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
 
 
+_WRONG_NUMBER = re.compile(
+    r"Invalid value for '(?P<option>[^']+)'.*: Input should be a valid (?P<kind>integer|number).*", re.DOTALL
+)
+
+
+def _in_our_words(match: "re.Match[str]") -> str:
+    """What typer says in pydantic's words of an option that wants a number."""
+    return f"{match['option']}: must be a {'whole number' if match['kind'] == 'integer' else 'number'}"
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """What is asked to end cleans up as at Ctrl-C."""
     raise KeyboardInterrupt
@@ -95,7 +106,10 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else name
-        _tell(error.format_message(), f"`{path} --help` shows what it takes")
+        hint = f"`{path} --help` shows what it takes"
+        if context is not None and "prompt" in context.params and "extra argument" in error.format_message():
+            hint = f'put a prompt in quotes: `{path} "a castle at night"`; {hint}'
+        _tell(_WRONG_NUMBER.sub(_in_our_words, error.format_message()), hint)
         return error.exit_code
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error) or os.environ.get("SINE_DEBUG") == "1":

@@ -200,6 +200,10 @@ def check_export(project: Project, manifest: Manifest, form: str, out: Path | No
         raise UserError(
             f"{shown(out)} already exists", "choose another name with `--out`, or remove it first"
         )
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UserError(
+            f"no such folder: {shown(out.parent)}", f"make it first: `mkdir -p {typed(out.parent)}`"
+        )
     record = read_record(project)
     check_record(project, manifest, record)
     if record.tune.targets == "full" and form != MERGED:

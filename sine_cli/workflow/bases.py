@@ -171,7 +171,7 @@ def _check_is_revision(revision: str | None) -> None:
     if revision and not HUB_REVISION.fullmatch(revision):
         raise UserError(
             f'base_revision: "{shortened(printable(revision))}" is no commit of the hub',
-            "mend `base_revision` in sine.yaml, then `sine show` checks it again",
+            "set `base_revision: null` in sine.yaml for the newest, or a commit; `sine verify` checks it",
         )
 
 

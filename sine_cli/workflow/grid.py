@@ -226,6 +226,8 @@ def _make(
     except KeyboardInterrupt:
         kept = sum((run.folder / _cell_name(recipe, rows)).is_file() for recipe in recipes)
         how = typed_for(studio.project, "grid --resume")
+        if not kept:
+            raise Interrupted(f"no cell was finished yet; `{how}` makes them all") from None
         raise Interrupted(f"{kept} of {len(recipes)} cells are kept; `{how}` goes on") from None
 
     # 8. The folder appears

@@ -17,6 +17,7 @@ from sine_cli.models.rows import BASE
 from sine_cli.project.files import sha256, shown
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import Manifest
+from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.source import read_picture
 from sine_cli.workflow.adapter_record import (
     AdapterRecord,
@@ -85,19 +86,24 @@ class Studio:
     ) -> Renderer:
         """Ready for these recipes, and other readings: all is encoded, and the text encoder leaves memory.
 
-        `on_notice` is told the words that the base does not read, and of sizes beyond it.
+        `on_notice` is told the words that the base does not read, and of sizes beyond it, or far below.
         """
         readings = [*(reading for recipe in recipes for reading in recipe.readings), *others]
         for text in dict.fromkeys(text for _, text in readings):
             unread = self.base.text.cut(text)
             if unread:
-                on_notice(f'"{text[:40]}..." is longer than this base reads; unread: "{unread}"')
+                on_notice(f'"{text[:40]}..." is longer than this base reads; unread: "{shortened(unread)}"')
         native = self.base.native_latent_size * self.base.autoencoder.factor
         for size in dict.fromkeys(recipe.size for recipe in recipes):
             if max(size.height, size.width) > 2 * native:
                 on_notice(
                     f"{size} is more than twice the {native}x{native} of `{self.manifest.base}`: "
                     "the layout will hold, fine things will not"
+                )
+            elif min(size.height, size.width) < native // 4:
+                on_notice(
+                    f"{size} is less than a quarter of the {native}x{native} of `{self.manifest.base}` on a "
+                    "side: little will be seen in it; make it larger, then scale it down"
                 )
         embeddings = embed(self.base, readings)
         self.base.text.release()

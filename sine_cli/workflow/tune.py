@@ -43,6 +43,7 @@ from sine_cli.workflow.adapters import intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.checkpoint import Checkpoint
 from sine_cli.workflow.fit import check_tuning_fits
+from sine_cli.workflow.kept_adapters import keep_adapter, take_up_adapter
 from sine_cli.workflow.open import check_unchanged, stored_picture
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.prior import class_pictures, class_settings
@@ -148,8 +149,16 @@ def _tune(
         "versions": versions(),
     }
     log, previews = _Log(project, identity, started, on_notice), project.tuning_dir / "previews"
+
+    def is_wanted(record: AdapterRecord) -> bool:
+        return all(record.model_dump()[key] == value for key, value in identity.items())
+
     record = intact_record(project)
-    if record and all(record.model_dump()[key] == value for key, value in identity.items()):
+    if record is None or not is_wanted(record):
+        record = take_up_adapter(project, is_wanted)
+        if record:
+            on_notice("an adapter tuned with these settings was kept, and is in its place again")
+    if record:
         if log.kept.exists():  # of this very tuning, killed after its adapter was there
             log.kept.drop()
         return TuneResult(record, 0, already_there=True)
@@ -242,6 +251,11 @@ def _tune(
         "peak_memory": peak_memory(device),
     }
     log.close()
+    if kept := keep_adapter(project):
+        on_notice(
+            f"the adapter that was there is kept in {shown(kept)}: "
+            "`sine tune` with its settings takes it up again"
+        )
     record = write_adapter(project, adapter, {**identity, **measured})
     log.kept.drop()
     return TuneResult(record, resumed_at)

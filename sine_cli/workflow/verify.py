@@ -12,6 +12,7 @@ from PIL import Image
 from sine_cli.errors import UserError
 from sine_cli.models.adapter import adapter_shapes
 from sine_cli.models.base import unet_without_weights
+from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
@@ -95,17 +96,20 @@ def verify(project: Project) -> Verdict:
     if manifest:
         _verify_source(project, manifest, verdict)
 
-    # 3. The adapter, alone and against the base
-    _verify_adapter(project, manifest, verdict)
+    # 3. The base, where it is on this disk
+    location = _verify_base(project, manifest, verdict) if manifest else None
 
-    # 4. Every run, and every picture in it
+    # 4. The adapter, alone and against the base
+    _verify_adapter(project, manifest, location, verdict)
+
+    # 5. Every run, and every picture in it
     parents = {"edit": project.edits_dir, "grid": project.grids_dir, "compare": project.comparisons_dir}
     for parent in parents.values():
         for folder in run_folders(parent):
             verdict.runs += 1
             _verify_run(folder, verdict)
 
-    # 5. What is not finished
+    # 6. What is not finished
     if manifest and (how := going_on(project, manifest)):
         verdict.notes.append(f"{project.label}: a tuning is not finished; {how}")
     for command, parent in parents.items():
@@ -126,7 +130,21 @@ def _verify_source(project: Project, manifest: Manifest, verdict: Verdict) -> No
             )
 
 
-def _verify_adapter(project: Project, manifest: Manifest | None, verdict: Verdict) -> None:
+def _verify_base(project: Project, manifest: Manifest, verdict: Verdict) -> Location | None:
+    """Where the manifest's base is; None where it is not here, or not the one that the manifest means."""
+    with verdict.about(project.manifest_path):
+        location = base_at_hand(manifest)
+        if location is None and (project.adapter_dir / RECORD).is_file():
+            verdict.notes.append(
+                f"`{manifest.base}` is not on this disk: the adapter's shapes were not held against it"
+            )
+        return location
+    return None
+
+
+def _verify_adapter(
+    project: Project, manifest: Manifest | None, location: Location | None, verdict: Verdict
+) -> None:
     folder = project.adapter_dir
     if not (folder / RECORD).is_file():
         left = " (files without a record are in its adapter folder)" if any(folder.glob("*")) else ""
@@ -139,11 +157,7 @@ def _verify_adapter(project: Project, manifest: Manifest | None, verdict: Verdic
         if manifest is None:
             return
         check_record(project, manifest, record)
-        location = base_at_hand(manifest)
         if location is None:
-            verdict.notes.append(
-                f"`{manifest.base}` is not on this disk: the adapter's shapes were not held against it"
-            )
             return
         check_base(project, manifest, record, location.revision)
         expected = adapter_shapes(

@@ -74,9 +74,24 @@ APART = "leave one of them out"
         ("init girl.jpg", "Missing option '--class' / '-c'.", "`sine init --help` shows what it takes"),
         (
             "edit x -K 1.5",
-            "Invalid value for '-K' / '--switch-step': "
-            "Input should be a valid integer, unable to parse string as an integer",
+            "-K: must be a whole number",
             "`sine edit --help` shows what it takes",
+        ),
+        ("edit x -v high", "-v: must be a number", "`sine edit --help` shows what it takes"),
+        (
+            "grid a castle",
+            "Got unexpected extra argument(s) (castle)",
+            'put a prompt in quotes: `sine grid "a castle at night"`; `sine grid --help` shows what it takes',
+        ),
+        (
+            "show a castle",
+            "Got unexpected extra argument(s) (a castle)",
+            "`sine show --help` shows what it takes",
+        ),
+        (
+            "export -p girl --out no/such/lora.safetensors",
+            "no such folder: no/such",
+            "make it first: `mkdir -p no/such`",
         ),
         ("edit x -p girl -K -1", "-K: must be at least 0, got -1", RANGES),
         ("edit x -p girl --lora ink:strong", '--lora: "strong" is not a strength', LORAS),
@@ -234,7 +249,7 @@ APART = "leave one of them out"
         ("grid x -p girl -K 0:10:0", '-K: "0:10:0" goes nowhere', COLUMNS),
         ("grid x -p girl -K 10:0:1", '-K: "10:0:1" goes nowhere', COLUMNS),
         ("grid x -p girl -K 0:nan:1", '-K: "0:nan:1" goes nowhere', COLUMNS),
-        ("grid x -p girl -v 0:1:1e-9", '-v: "0:1:1e-9" goes nowhere', ROWS),
+        ("grid x -p girl -v 0:1:1e-9", '-v: "0:1:1e-9" has more than 400 values', "give a larger step"),
         ("grid x -p girl -K nan", "-K: each must be from 0 to 1000, got nan", COLUMNS),
         ("grid x -p girl -K 0,1001", "-K: each must be from 0 to 1000, got 1001", COLUMNS),
         ("grid x -p girl -K 0.5", "-K: each must be a whole number, got 0.5", "for example `-K 200,400`"),
@@ -272,9 +287,13 @@ def test_one_empty_prompt_among_others_is_refused_before_any_work(
     assert listing() == before
 
 
+NO_STDIN = "stdin has no prompt"
+LINES = "for example `sine edit - < prompts.txt`, one a line"
+
+
 @pytest.mark.parametrize("stdin", [b"", b"\n  \n"])
 def test_a_stdin_without_prompts_is_refused(sine: "Sine", girl: Path, stdin: bytes) -> None:
-    assert sine("edit", "-", "-p", girl, stdin=stdin) == (2, "", told("the prompt is empty", SPEAK))
+    assert sine("edit", "-", "-p", girl, stdin=stdin) == (2, "", told(NO_STDIN, LINES))
 
 
 def test_a_stdin_that_is_no_text_is_refused(sine: "Sine", girl: Path) -> None:

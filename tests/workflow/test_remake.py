@@ -155,13 +155,9 @@ def test_the_user_s_lora_is_given_again_with_the_record_s_strength(
 
 def test_another_adapter_is_told_and_the_picture_made_with_it(tuned: Girl) -> None:
     made = first(tuned)
-    before = read_recipe(made.pictures[0])["adapter"]
     tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"steps": 3}))
     result, (notice,) = again(tuned, made.folder)
-    now = read_recipe(result.pictures[0])["adapter"]
-    assert notice == f"not quite as {made.folder} was made: " + "; ".join(
-        f"adapter {name} {before[name][:12]} then, {now[name][:12]} now" for name in before
-    )
+    assert notice == f"not quite as {made.folder} was made: the adapter was tuned anew since"
     assert content(result) != content(made)
 
 

@@ -1,8 +1,10 @@
 """Tuning: an adapter from a picture, the same bit for bit however often it was interrupted."""
 
 import csv
+import errno
 import hashlib
 import io
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -151,7 +153,8 @@ def test_a_checkpoint_of_other_settings_is_set_aside_aloud_and_its_own_command_g
 
     back = Told()
     assert run(untuned, back).resumed_at == 3
-    assert back.notices == []
+    (kept,) = back.notices
+    assert kept.startswith("the adapter that was there is kept in girl/tuning/adapters/")
     assert results(untuned.project.root) == results(tuned_once)
     assert not CHECKPOINT.parent.exists()
 
@@ -377,6 +380,71 @@ def test_without_patches_the_whole_picture_is_all_there_is(untuned: Girl) -> Non
     result = run(untuned, told, TUNE.model_copy(update={"patches": False, "steps": 2}))
     assert all(p.loss is not None for p in told.progress), "nothing is cut"
     assert not result.record.tune.patches
+
+
+# ------------------------------------------------------------------------------ adapters that gave way
+
+
+OTHER = TUNE.model_copy(update={"steps": 3})
+
+
+def test_a_tuning_with_other_settings_keeps_the_adapter_that_was_there(tuned: Girl) -> None:
+    before, told = results(tuned.project.root)[:2], Told()
+    assert run(tuned, told, OTHER).record.tune == OTHER
+    (kept,) = Path("girl/tuning/adapters").iterdir()
+    assert told.notices == [
+        f"the adapter that was there is kept in {kept}: `sine tune` with its settings takes it up again"
+    ]
+    assert [(kept / name).read_bytes() for name in RESULTS[:2]] == before
+    assert results(tuned.project.root)[:2] != before
+
+
+def test_the_settings_of_a_kept_adapter_take_it_up_again_and_keep_the_other(tuned: Girl) -> None:
+    before, there = results(tuned.project.root)[:2], tuned.read("adapter/record.yaml")
+    other = run(tuned, settings=OTHER).record
+    told = Told()
+    result = run(tuned, told)
+    assert result.already_there and told.progress == []
+    assert told.notices == ["an adapter tuned with these settings was kept, and is in its place again"]
+    assert results(tuned.project.root)[:2] == before
+    assert tuned.read("adapter/record.yaml") == there
+    (kept,) = Path("girl/tuning/adapters").iterdir()
+    assert intact_record(Project(kept)) == other
+    assert run(tuned, settings=OTHER).record == other, "and back"
+
+
+def test_a_damaged_or_linked_kept_adapter_is_not_taken_up(tuned: Girl, tmp_path: Path) -> None:
+    run(tuned, settings=OTHER)
+    (kept,) = Path("girl/tuning/adapters").iterdir()
+    elsewhere = tmp_path / "elsewhere"
+    kept.rename(elsewhere)
+    kept.symlink_to(elsewhere)
+    assert not run(tuned).already_there, "a link may lead out of the project"
+    kept.unlink()
+    elsewhere.rename(kept)
+    run(tuned, settings=OTHER.model_copy(update={"seed": 5}))
+    for folder in Path("girl/tuning/adapters").iterdir():
+        flip_last_byte(folder / "adapter" / "adapter.safetensors")
+    assert not run(tuned).already_there
+
+
+def test_a_damaged_adapter_is_not_kept(tuned: Girl) -> None:
+    flip_last_byte(Path("girl/adapter/adapter.safetensors"))
+    run(tuned, settings=OTHER)
+    assert not Path("girl/tuning/adapters").exists()
+
+
+def test_where_the_disk_knows_no_second_names_a_kept_adapter_is_a_copy(
+    tuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    before = results(tuned.project.root)[:2]
+    run(tuned, settings=OTHER)
+    assert run(tuned).already_there
+    assert results(tuned.project.root)[:2] == before
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def grid(
         typer.Option(
             "-K",
             "--switch-steps",
-            help="Columns: a list, or start:stop:step, in 0 to 1000; default: 0, 1000 and four around "
+            help="Columns: a list, or start:stop:step, in 0 to 1000; default: 0, 1000 and up to four around "
             "the manifest's K.",
         ),
     ] = None,
@@ -100,7 +100,7 @@ def grid(
     settings = edit_settings(
         manifest, guidance_scale=guidance_scale, steps=steps, solver=solver, negative=negative
     )
-    columns = _switch_steps(switch_steps, manifest)
+    columns = columns_of(switch_steps, manifest)
     guides = parse_guide_options(guide)
     rows = _base_weights(base_weights, guides, manifest)
     wanted = parse_size_option(size)
@@ -178,7 +178,7 @@ def _refuse_others(context: typer.Context) -> None:
         )
 
 
-def _switch_steps(given: str | None, manifest: "Manifest") -> list[int]:
+def columns_of(given: str | None, manifest: "Manifest") -> list[int]:
     """The values of -K; by default those around the manifest's, between nothing and all guided."""
     if given is not None:
         return [_whole("-K", K) for K in parse_values("-K", given, 0, 1000)]

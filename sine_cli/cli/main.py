@@ -107,7 +107,10 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else name
         hint = f"`{path} --help` shows what it takes"
-        if context is not None and "prompt" in context.params and "extra argument" in error.format_message():
+        arguments_ = (
+            [p.name for p in context.command.params if p.param_type_name == "argument"] if context else []
+        )
+        if "prompt" in arguments_ and "extra argument" in error.format_message():
             hint = f'put a prompt in quotes: `{path} "a castle at night"`; {hint}'
         _tell(_WRONG_NUMBER.sub(_in_our_words, error.format_message()), hint)
         return error.exit_code

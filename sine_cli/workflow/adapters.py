@@ -6,7 +6,10 @@ float16, whose 11 bits tell a weight to 0.05 %. The position stays as it is: a f
 too, so that a tuning goes on exactly.
 """
 
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,10 +56,8 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
         POSITION: adapter.position_state(),
     }
     folder = project.adapter_dir
-    make_folder(folder)
     written = [name for name, state in states.items() if state]
-    with ExitStack() as stack:  # what is entered first takes its place last
-        partials = {name: stack.enter_context(replacing(folder / name)) for name in (RECORD, *written)}
+    with _taking_its_place(folder, written) as partials:
         for name in written:
             with storage_errors(folder / name):
                 save_tensors(partials[name], states[name])
@@ -64,11 +65,37 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
         text = yaml.safe_dump(whole.model_dump(), sort_keys=False, allow_unicode=True)
         with storage_errors(folder / RECORD):
             partials[RECORD].write_text(text, "utf-8")
+    return whole
+
+
+def copy_adapter(source: Project, target: Project, record: AdapterRecord) -> None:
+    """Put an intact adapter in the place of another project's, which stays where the disk refuses.
+
+    Raises:
+        SineError: disk.
+    """
+    with _taking_its_place(target.adapter_dir, _files(record)) as partials:
+        for name, partial in partials.items():
+            with storage_errors(target.adapter_dir / name):
+                shutil.copyfile(source.adapter_dir / name, partial)
+
+
+@contextmanager
+def _taking_its_place(folder: Path, files: list[str]) -> Iterator[dict[str, Path]]:
+    """Hidden paths by name, of the record and these files: on leaving, all of them are the adapter.
+
+    Raises:
+        SineError: disk; the older adapter is as it was.
+    """
+    make_folder(folder)
+    with ExitStack() as stack:  # what is entered first takes its place last
+        partials = {name: stack.enter_context(replacing(folder / name)) for name in (RECORD, *files)}
+        yield partials
+        with storage_errors(folder / RECORD):
             for partial in partials.values():
                 flush_file(partial)  # before the older record goes
-            for name in (RECORD, *(name for name in states if name not in written)):
+            for name in (RECORD, *(name for name in (UNET, TEXT, POSITION) if name not in files)):
                 (folder / name).unlink(missing_ok=True)
-    return whole
 
 
 def _halved(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

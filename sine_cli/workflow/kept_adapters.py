@@ -1,17 +1,15 @@
-"""Adapters that gave way to others: in `tuning/adapters/`, each with its record, until a tuning with its
-settings is asked for again. An edit is made again with the very adapter that it was made with, or not at all.
+"""Adapters that gave way to others: in `tuning/adapters/`, each with its record, until a tuning like theirs
+is asked for again. Older edits can be made again exactly with no other.
 """
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sine_cli.project.files import make_folder, remove, replacing, storage_errors
+from sine_cli.project.files import remove
 from sine_cli.project.folder import Project
 from sine_cli.workflow.adapter_record import RECORD, AdapterRecord
-from sine_cli.workflow.adapters import intact_record
+from sine_cli.workflow.adapters import copy_adapter, intact_record
 
 
 def keep_adapter(project: Project) -> Path | None:
@@ -25,7 +23,7 @@ def keep_adapter(project: Project) -> Path | None:
         return None
     name = hashlib.sha256((project.adapter_dir / RECORD).read_bytes()).hexdigest()[:12]
     kept = _folder(project) / name
-    _copy(project, Project(kept), record)
+    copy_adapter(project, Project(kept), record)
     return kept
 
 
@@ -40,28 +38,10 @@ def take_up_adapter(project: Project, is_wanted: Callable[[AdapterRecord], bool]
         record = None if folder.is_symlink() else intact_record(kept)
         if record and is_wanted(record):
             keep_adapter(project)
-            _copy(kept, project, record)
+            copy_adapter(kept, project, record)
             remove(folder)
             return record
     return None
-
-
-def _copy(source: Project, target: Project, record: AdapterRecord) -> None:
-    """The adapter's files, the record last: without one that names its files there is no adapter."""
-    make_folder(target.adapter_dir)
-    with storage_errors(target.adapter_dir):
-        (target.adapter_dir / RECORD).unlink(missing_ok=True)
-    for name in (*record.files, RECORD):
-        with replacing(target.adapter_dir / name) as partial:
-            _link_or_copy(source.adapter_dir / name, partial)
-
-
-def _link_or_copy(file: Path, to: Path) -> None:
-    """One file by two names where the disk can: adapters are replaced, never written into."""
-    try:
-        os.link(file, to)
-    except OSError:
-        shutil.copyfile(file, to)
 
 
 def _folder(project: Project) -> Path:

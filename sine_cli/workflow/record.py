@@ -86,7 +86,7 @@ def differences(then: Provenance, now: Provenance) -> list[str]:
         adapters.append((f"guide {place}'s adapter", before, after))
     for what, before, after in adapters:
         if before != after:
-            changed.append(f"the {what} was tuned anew since")
+            changed.append(f"the {what} is another one now")
     if then.lora and now.lora:
         compare("LoRA", _hash(then.lora.sha256), _hash(now.lora.sha256))
     return changed

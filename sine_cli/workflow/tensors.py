@@ -30,7 +30,7 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] |
     # safetensors writes to a file of its own beside the one it is given, whose name carries no process: in a
     # partial folder the next command finds what a killed one left of it.
     folder = partial_path(file.with_name(file.name.lstrip(".")))
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     try:
         with disk_errors():
             save_file(tensors, folder / "whole.safetensors", metadata=about)

@@ -157,7 +157,10 @@ def _tune(
     if record is None or not is_wanted(record):
         record = take_up_adapter(project, is_wanted)
         if record:
-            on_notice("an adapter tuned with these settings was kept, and is in its place again")
+            on_notice(
+                "an adapter tuned with these settings was kept, and is in its place again; "
+                "losses and previews are still those of the other one"
+            )
     if record:
         if log.kept.exists():  # of this very tuning, killed after its adapter was there
             log.kept.drop()
@@ -253,8 +256,8 @@ def _tune(
     log.close()
     if kept := keep_adapter(project):
         on_notice(
-            f"the adapter that was there is kept in {shown(kept)}: "
-            "`sine tune` with its settings takes it up again"
+            "the adapter that was there, of other settings, base, picture or versions, is kept in "
+            f"{shown(kept)}"
         )
     record = write_adapter(project, adapter, {**identity, **measured})
     log.kept.drop()

@@ -129,4 +129,4 @@ def test_operations_of_a_step_are_counted_without_those_of_encoding(work: Path) 
     ours, theirs = (
         made_by(way, work, steps=2, flops=True)["flops"] for way in ("sine-step", "dreambooth-step")
     )
-    assert 0.95 < ours / theirs < 1.05
+    assert 0.9 < ours / theirs < 1.1, "a picture's aspect in whole cells is not quite the square's area"

@@ -16,7 +16,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sine_cli.cli.grid import columns_of
 from sine_cli.errors import UserError
+from sine_cli.project.manifest import load_manifest
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Listing, Sine
@@ -82,6 +84,11 @@ APART = "leave one of them out"
             "grid a castle",
             "Got unexpected extra argument(s) (castle)",
             'put a prompt in quotes: `sine grid "a castle at night"`; `sine grid --help` shows what it takes',
+        ),
+        (
+            "init my photo.jpg -c dog",
+            "Got unexpected extra argument(s) (photo.jpg)",
+            "`sine init --help` shows what it takes",
         ),
         (
             "show a castle",
@@ -285,6 +292,22 @@ def test_one_empty_prompt_among_others_is_refused_before_any_work(
     before = listing()
     assert sine("edit", "a boat", "", "-p", girl) == (2, "", told("the prompt is empty", SPEAK))
     assert listing() == before
+
+
+@pytest.mark.parametrize(
+    ("K", "columns"),
+    [
+        (0, [0, 1000]),
+        (160, [0, 80, 160, 240, 320, 1000]),
+        (400, [0, 200, 400, 600, 800, 1000]),
+        (600, [0, 300, 600, 900, 1000]),
+        (1000, [0, 500, 1000]),
+    ],
+)
+def test_the_columns_of_a_grid_lie_around_the_manifest_s_K(girl: Path, K: int, columns: list[int]) -> None:
+    manifest = load_manifest(girl / "sine.yaml")
+    edit = manifest.edit.model_copy(update={"switch_step": K})
+    assert columns_of(None, manifest.model_copy(update={"edit": edit})) == columns
 
 
 NO_STDIN = "stdin has no prompt"

@@ -49,7 +49,7 @@ def girl(picture: Path) -> Path:
         (["edit", "a boat", "--lora", "nowhere.safetensors"], "--lora: no such file: nowhere.safetensors"),
         (["grid", ""], "the prompt is empty"),
         (["grid", "a boat"], UNTUNED),
-        (["grid", "a boat", "-K", "0:1000:2"], "has more than 400 cells"),
+        (["grid", "a boat", "-K", "0:1000:2"], "has more than 400 values"),
         (["grid", "a boat", "-v", "2"], "-v: each must be from 0 to 1, got 2"),
         (["compare", ""], "the prompt is empty"),
         (["compare", "a boat"], UNTUNED),

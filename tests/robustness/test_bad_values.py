@@ -348,7 +348,7 @@ def test_a_prompt_of_more_than_10000_characters_is_told(
         (b"a boat\na b\0at\n", 'the prompt "a b\\x00at" has control characters'),
         (b"\xff\xfea\0 \0b\0", "stdin is not UTF-8 text"),
         (b"x" * 10_001, "the prompt has 10001 characters, at most 10000 are allowed"),
-        (b"\xef\xbb\xbf \n\t\n", "the prompt is empty"),
+        (b"\xef\xbb\xbf \n\t\n", "stdin has no prompt"),
     ],
 )
 def test_prompts_from_stdin_are_checked_too(refused: Refused, untuned: Path, stdin: bytes, told: str) -> None:

@@ -157,7 +157,7 @@ def test_another_adapter_is_told_and_the_picture_made_with_it(tuned: Girl) -> No
     made = first(tuned)
     tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"steps": 3}))
     result, (notice,) = again(tuned, made.folder)
-    assert notice == f"not quite as {made.folder} was made: the adapter was tuned anew since"
+    assert notice == f"not quite as {made.folder} was made: the adapter is another one now"
     assert content(result) != content(made)
 
 

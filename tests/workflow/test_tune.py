@@ -1,7 +1,6 @@
 """Tuning: an adapter from a picture, the same bit for bit however often it was interrupted."""
 
 import csv
-import errno
 import hashlib
 import io
 import os
@@ -154,7 +153,7 @@ def test_a_checkpoint_of_other_settings_is_set_aside_aloud_and_its_own_command_g
     back = Told()
     assert run(untuned, back).resumed_at == 3
     (kept,) = back.notices
-    assert kept.startswith("the adapter that was there is kept in girl/tuning/adapters/")
+    assert re.match("the adapter that was there, .*, is kept in girl/tuning/adapters/", kept)
     assert results(untuned.project.root) == results(tuned_once)
     assert not CHECKPOINT.parent.exists()
 
@@ -393,7 +392,7 @@ def test_a_tuning_with_other_settings_keeps_the_adapter_that_was_there(tuned: Gi
     assert run(tuned, told, OTHER).record.tune == OTHER
     (kept,) = Path("girl/tuning/adapters").iterdir()
     assert told.notices == [
-        f"the adapter that was there is kept in {kept}: `sine tune` with its settings takes it up again"
+        f"the adapter that was there, of other settings, base, picture or versions, is kept in {kept}"
     ]
     assert [(kept / name).read_bytes() for name in RESULTS[:2]] == before
     assert results(tuned.project.root)[:2] != before
@@ -405,7 +404,10 @@ def test_the_settings_of_a_kept_adapter_take_it_up_again_and_keep_the_other(tune
     told = Told()
     result = run(tuned, told)
     assert result.already_there and told.progress == []
-    assert told.notices == ["an adapter tuned with these settings was kept, and is in its place again"]
+    assert told.notices == [
+        "an adapter tuned with these settings was kept, and is in its place again; "
+        "losses and previews are still those of the other one"
+    ]
     assert results(tuned.project.root)[:2] == before
     assert tuned.read("adapter/record.yaml") == there
     (kept,) = Path("girl/tuning/adapters").iterdir()
@@ -434,17 +436,33 @@ def test_a_damaged_adapter_is_not_kept(tuned: Girl) -> None:
     assert not Path("girl/tuning/adapters").exists()
 
 
-def test_where_the_disk_knows_no_second_names_a_kept_adapter_is_a_copy(
-    tuned: Girl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def link(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+def test_of_a_record_s_files_only_an_adapter_s_own_are_kept(tuned: Girl, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
+    record = Path("girl/adapter/record.yaml")
+    climbing = os.path.relpath(tmp_path / "secret", record.parent.resolve())
+    record.write_text(record.read_text("utf-8").replace("files:\n", f"files:\n  {climbing}: {'a' * 64}\n"))
+    run(tuned, settings=OTHER)
+    (kept,) = Path("girl/tuning/adapters").iterdir()
+    names = {path.name for path in kept.rglob("*") if path.is_file()}
+    assert names == {"record.yaml", "adapter.safetensors", "position.safetensors"}
 
-    monkeypatch.setattr(os, "link", link)
+
+def test_a_read_only_or_linked_adapter_is_kept_as_any_other(tuned: Girl) -> None:
     before = results(tuned.project.root)[:2]
+    file = Path("girl/adapter/adapter.safetensors")
+    elsewhere = file.rename("girl/adapter/elsewhere.safetensors")
+    file.symlink_to(elsewhere.name)
+    elsewhere.chmod(0o444)
     run(tuned, settings=OTHER)
     assert run(tuned).already_there
     assert results(tuned.project.root)[:2] == before
+
+
+def test_what_a_kept_adapter_does_not_have_goes_when_it_is_taken_up(tuned: Girl) -> None:
+    run(tuned, settings=TUNE.model_copy(update={"text_encoder": True}))
+    assert Path("girl/adapter/text.safetensors").is_file()
+    assert run(tuned).already_there
+    assert not Path("girl/adapter/text.safetensors").exists()
 
 
 @pytest.fixture

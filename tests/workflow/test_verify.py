@@ -187,6 +187,19 @@ def test_a_base_of_the_hub_is_looked_up_in_the_cache_alone(
     assert verify(tuned.project) == Verdict(adapter=True, shapes=True)
 
 
+def test_the_base_is_looked_at_before_anything_is_tuned(untuned: Girl) -> None:
+    manifest = untuned.manifest.model_copy(update={"base": "sd15", "base_revision": "sha256:796c"})
+    write_manifest(untuned.project.manifest_path, manifest)
+    (problem,) = verify(untuned.project).problems
+    assert (problem.file, problem.what) == (
+        untuned.project.manifest_path,
+        'base_revision: "sha256:796c" is no commit of the hub',
+    )
+    assert problem.hint == (
+        "set `base_revision: null` in sine.yaml for the newest, or a commit; `sine verify` checks it"
+    )
+
+
 @pytest.mark.parametrize("revision", ["/dev/zero", "/dev/tty", "/etc", "../../x", "/bin/ls"])
 def test_a_revision_that_is_a_path_is_not_followed(tuned: Girl, revision: str) -> None:
     manifest = tuned.manifest.model_copy(update={"base": "sd15", "base_revision": revision})

@@ -68,16 +68,6 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
 
 
-_WRONG_NUMBER = re.compile(
-    r"Invalid value for '(?P<option>[^']+)'.*: Input should be a valid (?P<kind>integer|number).*", re.DOTALL
-)
-
-
-def _in_our_words(match: "re.Match[str]") -> str:
-    """What typer says in pydantic's words of an option that wants a number."""
-    return f"{match['option']}: must be a {'whole number' if match['kind'] == 'integer' else 'number'}"
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """What is asked to end cleans up as at Ctrl-C."""
     raise KeyboardInterrupt
@@ -104,15 +94,7 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
         _tell(error.message, error.hint)
         return error.exit_code
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else name
-        hint = f"`{path} --help` shows what it takes"
-        arguments_ = (
-            [p.name for p in context.command.params if p.param_type_name == "argument"] if context else []
-        )
-        if "prompt" in arguments_ and "extra argument" in error.format_message():
-            hint = f'put a prompt in quotes: `{path} "a castle at night"`; {hint}'
-        _tell(_WRONG_NUMBER.sub(_in_our_words, error.format_message()), hint)
+        _tell(_WRONG_NUMBER.sub(_in_our_words, error.format_message()), _hint_for(error, name))
         return error.exit_code
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error) or os.environ.get("SINE_DEBUG") == "1":
@@ -123,6 +105,28 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
         # The reader of stdout went away (`sine show | head`): nothing more to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+_WRONG_NUMBER = re.compile(
+    r"Invalid value for '(?P<option>[^']+)'.*: Input should be a valid (?P<kind>integer|number).*", re.DOTALL
+)
+
+
+def _in_our_words(match: "re.Match[str]") -> str:
+    """What typer says in pydantic's words of an option that wants a number."""
+    return f"{match['option']}: must be a {'whole number' if match['kind'] == 'integer' else 'number'}"
+
+
+def _hint_for(error: typer.TyperException, name: str) -> str:
+    """What to type after a mistake that typer found."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else name
+    shows = f"`{path} --help` shows what it takes"
+    taken = context.command.params if context is not None else []
+    takes_prompt = any(each.name == "prompt" and each.param_type_name == "argument" for each in taken)
+    if takes_prompt and "extra argument" in error.format_message():
+        return f'put a prompt in quotes: `{path} "a castle at night"`; {shows}'
+    return shows
 
 
 def _tell(message: str, hint: str | None) -> None:

@@ -30,13 +30,14 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] |
     # safetensors writes to a file of its own beside the one it is given, whose name carries no process: in a
     # partial folder the next command finds what a killed one left of it.
     folder = partial_path(file.with_name(file.name.lstrip(".")))
+    whole = folder / "whole.safetensors"
     folder.mkdir(exist_ok=True)
     try:
         with disk_errors():
-            save_file(tensors, folder / "whole.safetensors", metadata=about)
+            save_file(tensors, whole, metadata=about)
         os.umask(mask := os.umask(0))  # there is no other way to ask for it
-        (folder / "whole.safetensors").chmod(0o666 & ~mask)  # safetensors writes for the owner alone
-        (folder / "whole.safetensors").replace(file)
+        whole.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
+        whole.replace(file)
     finally:
         remove(folder)
 

@@ -299,11 +299,12 @@ def _encode(
         (shape, part) for shape, part in ((square, boxes[:squares]), (size, boxes[squares:])) if len(part)
     ]
     total, done = count + len(prior or []), 0
+    at_once = max(1, ENCODED_AT_ONCE // native**2)
 
     def encoded(pictures: Iterator[Image.Image]) -> Tensor:
         nonlocal done
         latents = list[Tensor]()
-        while several := list(islice(pictures, max(1, ENCODED_AT_ONCE // native**2))):
+        while several := list(islice(pictures, at_once)):
             if should_stop():
                 raise KeyboardInterrupt
             latents.append(base.autoencoder.encode(several))

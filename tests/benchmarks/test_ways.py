@@ -28,6 +28,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setenv("MPLCONFIGDIR", str(folder))
+        # A square: of another picture, patches in its aspect have not quite the cells of the others' steps
+        patch.setattr(ways, "PICTURE", ways.HERE.parent / "pictures" / "elephant.png")
         ways.prepare(Options(folder / "work", str(base), None, 1, 2))
     return folder / "work"
 
@@ -129,4 +131,4 @@ def test_operations_of_a_step_are_counted_without_those_of_encoding(work: Path) 
     ours, theirs = (
         made_by(way, work, steps=2, flops=True)["flops"] for way in ("sine-step", "dreambooth-step")
     )
-    assert 0.9 < ours / theirs < 1.1, "a picture's aspect in whole cells is not quite the square's area"
+    assert 0.95 < ours / theirs < 1.05

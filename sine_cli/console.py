@@ -170,6 +170,11 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 picture", "3 pictures"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def harmless(text: str) -> str:
     """The text with what a terminal would obey escaped: a stranger's words are shown, not followed."""
     return "".join(

@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_templates_the_weights_and_the_licence(names: list[s
         for folder in ("weights", "weights-a6cbb05c", "scorer")
         for path in files_in(f"sine_cli/mini/{folder}")
     }
-    assert {"sine_cli/templates/sine.yaml", "sine_cli/templates/demo/castle.png"} <= templates <= {*names}
+    assert {"sine_cli/templates/manifest.yaml", "sine_cli/templates/demo/castle.png"} <= templates <= {*names}
     for folder in ("weights/unet/diffusion_pytorch_", "weights-a6cbb05c/unet/diffusion_pytorch_", "scorer/"):
         assert f"sine_cli/mini/{folder}model.safetensors" in weights
     assert weights <= {*names}

@@ -1,7 +1,7 @@
 """`sine compare`: one prompt by SINE and by other methods."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from sine_cli.cli.options import (
     open_project,
     parse_size_option,
 )
+
+if TYPE_CHECKING:
+    from sine_cli.workflow.compare import ComparedPicture
 
 METHODS = "sine,dreambooth,textual-inversion,sdedit,ilvr,prompt-to-prompt"
 
@@ -69,7 +72,7 @@ def compare(
     sine compare "a sculpture of a girl" -n 4
     sine compare "a castle in the snow" --methods sine,sdedit --strength 0.6
     """
-    from sine_cli.console import Console
+    from sine_cli.console import Console, counted
     from sine_cli.project.files import shown
     from sine_cli.workflow.asked import CompareRequest, check_compare
 
@@ -109,9 +112,10 @@ def compare(
 
         result = compare(opened, manifest, request, on_progress, console.warn)
     console.say(f"{result.seconds:.1f} s of sampling, {gigabytes(result.peak_memory)}")
+    made = counted(len(result.pictures), "picture")
     console.result(
         [
-            f"{shown(result.sheet)}  {len(result.pictures)} pictures, each {result.size.described()}",
+            f"{shown(result.sheet)}  {made}, each {result.size.described()}" + _alone(result.pictures, count),
             f"{result.scores.name} beside it; {result.scorer.described()}",
             "alignment  distance  method",
             *(
@@ -143,3 +147,9 @@ def compare(
             "peak_memory": result.peak_memory,
         },
     )
+
+
+def _alone(pictures: "list[ComparedPicture]", count: int) -> str:
+    """What stands behind the number of pictures where a method has one, however many were asked for."""
+    alone = [picture.method for picture in pictures if picture.seed is None]
+    return f"; {' and '.join(alone)} draws no noise and makes one" if alone and count > 1 else ""

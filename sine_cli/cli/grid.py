@@ -87,7 +87,7 @@ def grid(
     sine grid "painting of a dog" --guide ../starry-night:0,0.2,0.4
     sine grid --resume
     """
-    from sine_cli.console import Console
+    from sine_cli.console import Console, counted
     from sine_cli.project.files import shown
     from sine_cli.workflow.asked import GridRequest, check_grid
 
@@ -126,7 +126,7 @@ def grid(
         from sine_cli.workflow.grid import GridProgress, grid, resume_grid
 
         def on_progress(p: GridProgress) -> None:
-            update(p.done, p.total, f"{p.cells} cells" + (f", {p.saved} there" if p.saved else ""))
+            update(p.done, p.total, counted(p.cells, "cell") + (f", {p.saved} there" if p.saved else ""))
 
         if request is None:
             result = resume_grid(opened, manifest, on_progress, console.warn, low_memory=low_memory)
@@ -137,7 +137,7 @@ def grid(
     written = " and ".join(path.name for path in (result.scores, result.tradeoff) if path)
     console.result(
         [
-            f"{shown(result.sheet)}  {len(result.cells)} cells, each {result.size.described()}"
+            f"{shown(result.sheet)}  {counted(len(result.cells), 'cell')}, each {result.size.described()}"
             + (f", {before} of them made before" if before else ""),
             f"{written} beside it; {result.scorer.described()}",
         ],

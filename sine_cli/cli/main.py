@@ -65,7 +65,9 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     gc.set_threshold(100_000, 50, 50)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments, application, name))
+    code = run(sys.argv[1:] if arguments is None else arguments, application, name)
+    gc.freeze()  # else Python looks through all of them again as it ends: a second
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

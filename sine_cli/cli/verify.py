@@ -20,7 +20,7 @@ def verify(project: ProjectOption = None, as_json: JsonOption = False, quiet: Qu
     sine verify
     sine verify --project girl --json
     """
-    from sine_cli.console import Console
+    from sine_cli.console import Console, counted
 
     console = Console(as_json=as_json, quiet=quiet)
     opened = choose_project(project, console)
@@ -52,14 +52,15 @@ def verify(project: ProjectOption = None, as_json: JsonOption = False, quiet: Qu
     if verdict.problems:
         count = len(verdict.problems)
         raise SineError(
-            f"{opened.label} has {count} problem{'s' if count > 1 else ''}",
+            f"{opened.label} has {counted(count, 'problem')}",
             "mend what is named on stdout, then `sine verify` again",
         )
 
 
 def _looked_at(verdict: "Verdict") -> str:
+    from sine_cli.console import counted
+
     adapter = " with its shapes" if verdict.shapes else ""
     parts = ["manifest", "picture", *([f"adapter{adapter}"] if verdict.adapter else [])]
-    runs, pictures = verdict.runs, verdict.pictures
-    held = f"{runs} run{'s' * (runs != 1)} with {pictures} picture{'s' * (pictures != 1)}"
+    held = f"{counted(verdict.runs, 'run')} with {counted(verdict.pictures, 'picture')}"
     return ", ".join([*parts, held])

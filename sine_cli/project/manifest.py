@@ -287,7 +287,7 @@ def changed(settings: SettingsT, changes: Mapping[str, tuple[str, object]]) -> S
         details = error.errors()[0]
         field = str(details["loc"][0])
         option, value = changes[field]
-        what = _what(details, (field,), shortened(str(value)))
+        what = _what(details, (field,), shortened(_bare(value) if isinstance(value, float) else str(value)))
         raise UserError(f"{option}: {what}", "`--help` shows each option with its range") from error
 
 
@@ -301,14 +301,14 @@ class _DottedTemplate(Template):
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write `templates/sine.yaml` with the values of `manifest`, whole or not at all.
+    """Write `templates/manifest.yaml` with the values of `manifest`, whole or not at all.
 
     Reading the file again gives an equal manifest.
 
     Raises:
         SineError: disk full, no permission, or another failure of the disk.
     """
-    template = _DottedTemplate(template_path("sine.yaml").read_text(encoding="utf-8"))
+    template = _DottedTemplate(template_path("manifest.yaml").read_text(encoding="utf-8"))
     fields = manifest.model_dump(by_alias=True)
     files.write_text(path, template.substitute(dict(_rendered(fields))))
 

@@ -16,7 +16,14 @@ from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.prompts import check_target_prompts
 from sine_cli.project.runs import read_recipe, read_run
 from sine_cli.workflow.adapter_record import AdapterRecord, check_record, guide_record, read_record
-from sine_cli.workflow.guides import GuideRecipe, GuideRequest, guide_recipes, guides_in_use, uses_tuned
+from sine_cli.workflow.guides import (
+    GuideRecipe,
+    GuideRequest,
+    guide_recipes,
+    guides_in_use,
+    has_weight,
+    uses_tuned,
+)
 from sine_cli.workflow.size import Box, Size
 from sine_cli.workflow.user_lora import UserLora
 
@@ -152,6 +159,26 @@ def check_edit(project: Project, manifest: Manifest, request: EditRequest) -> tu
     (guides,) = guide_recipes(project, request.guides, [(request.settings, weights)])
     _check_adapters(project, manifest, [(request.settings, guides)])
     return guides
+
+
+def without_effect(request: EditRequest, guides: tuple[GuideRecipe, ...]) -> list[str]:
+    """Of what an edit is asked for, that which changes nothing: a line for each reason."""
+    settings, lines = request.settings, list[str]()
+    if settings.negative and settings.guidance_scale == 1:
+        lines.append("without guidance (-w 1) a negative prompt changes nothing")
+    for_the_tuned = {
+        "--source-prompt": request.source_prompt is not None,
+        "--no-position": not request.position,
+        "--crop": request.crop is not None,
+    }
+    given = [option for option, is_given in for_the_tuned.items() if is_given]
+    guided = any(has_weight(guide.weight, guide.switch_step) for guide in guides)
+    if given and not guided and not uses_tuned(settings):
+        lines.append(
+            f"with -K {settings.switch_step} -v {settings.base_weight:g} the base is alone; "
+            f"without effect: {', '.join(given)}"
+        )
+    return lines
 
 
 def check_grid(

@@ -13,7 +13,7 @@ from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.runs import start_run
 from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
-from sine_cli.workflow.asked import EditRequest, check_edit
+from sine_cli.workflow.asked import EditRequest, check_edit, without_effect
 from sine_cli.workflow.guides import uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, Renderer, recipe_of
@@ -85,6 +85,8 @@ def edit(
     """
     # 1. What is asked for, checked before anything is loaded
     guides = check_edit(project, manifest, request)
+    for line in without_effect(request, guides):
+        on_notice(line)
     scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
     remove_leftovers(project)
     migrate(project, manifest, on_notice)

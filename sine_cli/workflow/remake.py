@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sine_cli.errors import UserError
+from sine_cli.errors import SineError, UserError
 from sine_cli.project.files import printable, shown, typed
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
@@ -23,7 +23,11 @@ from sine_cli.workflow.guides import has_weight, uses_tuned
 from sine_cli.workflow.open import open_studio
 from sine_cli.workflow.record import Provenance, differences
 from sine_cli.workflow.render import Recipe
+from sine_cli.workflow.scorers import load_scorer, locate_scorer, tell_unread
 from sine_cli.workflow.user_lora import UserLora
+
+if TYPE_CHECKING:
+    from sine_cli.scoring.scorer import Scorer
 
 OF_RECIPE = {field.name for field in fields(Recipe)}
 OF_RUN = {"command", "count", "seconds", "peak_memory", "scorer", "scores", "best"}
@@ -56,12 +60,15 @@ class Made:
 
     Attributes:
         unknown: names in the record that mean nothing to this version.
+        scorer: the name of what found the `best` so many; None where none were looked for.
     """
 
     recipe: Recipe
     count: int
     provenance: Provenance
     unknown: list[str]
+    scorer: str | None = None
+    best: int | None = None
 
 
 def remake(
@@ -71,7 +78,9 @@ def remake(
     on_progress: Callable[[EditProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
 ) -> EditResult:
-    """Make the pictures again, in a new run folder, unscored; `on_notice` is told what differs from then.
+    """Make the pictures again, in a new run folder; `on_notice` is told what differs from then.
+
+    A run whose best pictures were marked is scored again where its scorer is on this disk.
 
     Raises:
         UserError: no such record, another base, a guide or the LoRA is not there, not tuned, a size that no
@@ -81,6 +90,7 @@ def remake(
     # 1. What the record says, checked before anything is loaded
     made = read_made(request.origin)
     lora = _lora(request, made.provenance)
+    scorer = _scorer(made, on_notice)
     _check_guides(project, request.origin, made.recipe)
 
     # 2. The base, which must be the same
@@ -101,6 +111,8 @@ def remake(
     )
     studio.check_fits(made.recipe.size, asked=False)
     renderer = studio.renderer([made.recipe], on_notice)
+    if scorer:
+        tell_unread(scorer, [made.recipe.prompt], on_notice)
 
     # 4. What differs is told
     provenance = studio.provenance()
@@ -110,7 +122,16 @@ def remake(
         on_notice(f"not quite as {shown(request.origin)} was made: {'; '.join(differing)}")
 
     # 5. A run folder, as of any edit
-    return make_run(studio, renderer, made.recipe, made.count, provenance, on_progress)
+    return make_run(
+        studio,
+        renderer,
+        made.recipe,
+        made.count,
+        provenance,
+        on_progress,
+        scorer=scorer,
+        best=made.best,
+    )
 
 
 def read_made(origin: Path) -> Made:
@@ -142,7 +163,32 @@ def made_of(record: dict[str, Any], *, is_run: bool) -> Made:
     provenance = Provenance.from_dict(made_with)
     if len(provenance.guide_adapters) != len(recipe.guides):  # records older than guides have neither
         raise ValueError("guide_adapters: must be one for each guide")
-    return Made(recipe, count, provenance, [str(name) for name in record if name not in known])
+    scorer, best = _scored(record, count) if is_run else (None, None)
+    unknown = [str(name) for name in record if name not in known]
+    return Made(recipe, count, provenance, unknown, scorer, best)
+
+
+def _scored(record: dict[str, Any], count: int) -> tuple[str | None, int | None]:
+    """The scorer's name and how many were marked as best. Raises ValueError as `made_of`."""
+    if "best" not in record:
+        return None, None
+    scorer, best = record.get("scorer"), record["best"]
+    if not isinstance(scorer, dict) or not isinstance(scorer.get("name"), str):
+        raise ValueError("scorer: must be what scored the pictures, with its name")
+    if not isinstance(best, list) or not 1 <= len(best) <= count:
+        raise ValueError(f"best: must be a list of 1 to {count} files")
+    return scorer["name"], len(best)
+
+
+def _scorer(made: Made, on_notice: Callable[[str], None]) -> "Scorer | None":
+    """What finds the best pictures again; a notice, and None, where it is not on this disk."""
+    if made.scorer is None:
+        return None
+    try:
+        return load_scorer(locate_scorer(made.scorer, on_notice, may_fetch=False))
+    except SineError as error:
+        on_notice(f"the best are not marked again: {error.message}")
+        return None
 
 
 def _lora(request: RemakeRequest, then: Provenance) -> UserLora | None:

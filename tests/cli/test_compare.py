@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sine_cli.cli.compare import METHODS
 from sine_cli.project.runs import read_recipe
 from sine_cli.workflow import asked, methods
+from sine_cli.workflow.methods import SEEDLESS
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Sine
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 
 def test_the_default_is_every_method_there_is() -> None:
     assert METHODS.split(",") == list(methods.METHODS) == list(asked.COMPARED)
+
+
+def test_a_method_that_makes_one_picture_is_told(sine: "Sine", girl: Path) -> None:
+    assert {"prompt-to-prompt"} == SEEDLESS
+    command = ["compare", "a boat", "--size", "32x24", "--steps", "1", "--methods", "sdedit,prompt-to-prompt"]
+    assert re.match(
+        r"girl/comparisons/\S+_a-boat/compare\.png  3 pictures, each 32 high, 24 wide; "
+        r"prompt-to-prompt draws no noise and makes one\n",
+        sine(*command, "-n", "2").out,
+    )
+    one_each = sine(*command).out.splitlines()[0]
+    assert one_each.endswith("  2 pictures, each 32 high, 24 wide")
 
 
 def test_a_comparison_is_shown_and_told_to_scripts(sine: "Sine", girl: Path) -> None:

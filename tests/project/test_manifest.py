@@ -203,7 +203,7 @@ def test_awkward_texts_are_read_back(tmp_path: Path, text: str) -> None:
 
 
 def test_the_template_has_every_field_and_explains_it() -> None:
-    template = template_path("sine.yaml").read_text(encoding="utf-8")
+    template = template_path("manifest.yaml").read_text(encoding="utf-8")
     lines = template.splitlines()
     for section, fields in [("tune", TuneSettings.model_fields), ("edit", EditSettings.model_fields)]:
         for name in fields:

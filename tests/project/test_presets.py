@@ -85,6 +85,6 @@ def test_templates_are_found_in_a_wheel_and_in_a_checkout(
     package = tmp_path / "sine_cli"
     package.mkdir()
     monkeypatch.setattr(templates, "_PACKAGE", package)
-    assert templates.template_path("sine.yaml") == tmp_path / "templates" / "sine.yaml"
+    assert templates.template_path("manifest.yaml") == tmp_path / "templates" / "manifest.yaml"
     (package / "templates").mkdir()
     assert templates.template_path("bases", "mini.yaml") == package / "templates" / "bases" / "mini.yaml"

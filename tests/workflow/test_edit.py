@@ -323,6 +323,34 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
     assert [path.name for path in tuned.project.edits_dir.iterdir()] == [result.folder.name]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"negative": "a dog", "guidance_scale": 1.0},
+            ["without guidance (-w 1) a negative prompt changes nothing"],
+        ),
+        ({"negative": "a dog"}, []),
+        (
+            {"base_weight": 1.0, "position": False, "source_prompt": "a [*] girl"},
+            [
+                "with -K 400 -v 1 the base is alone; without effect: --source-prompt, --no-position",
+            ],
+        ),
+        (
+            {"switch_step": 1000, "crop": (0.0, 0.0, 0.5, 0.5)},
+            ["with -K 1000 -v 0.5 the base is alone; without effect: --crop"],
+        ),
+        ({"position": False}, []),
+        ({"base_weight": 1.0}, []),
+    ],
+)
+def test_what_changes_nothing_is_told(tuned: Girl, changes: dict[str, Any], told: list[str]) -> None:
+    notices: list[str] = []
+    edit(tuned.project, tuned.manifest, asked(**changes), on_notice=notices.append)
+    assert notices == told
+
+
 # ---------------------------------------------------------------------------------------------------- best
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sine_cli.errors import UserError
 from sine_cli.models.lora_files import for_diffusers
+from sine_cli.project.files import shown
 from sine_cli.project.manifest import write_manifest
 from sine_cli.project.runs import read_recipe, save_picture
 from sine_cli.workflow import fit
@@ -82,6 +83,21 @@ def test_what_the_manifest_says_by_now_does_not_matter(tuned: Girl) -> None:
     write_manifest(tuned.project.manifest_path, tuned.manifest.model_copy(update={"edit": settings}))
     result, notices = again(tuned, made.folder)
     assert (content(result), notices) == (content(made), [])
+
+
+def test_the_best_of_a_run_are_marked_again(tuned: Girl, tiny_clip: Path) -> None:
+    clip = Path(shutil.copytree(tiny_clip, "clip")).resolve()
+    made = first(tuned, count=3, best=2, scorer=str(clip))
+    result, notices = again(tuned, made.folder)
+    assert notices == []
+    assert (content(result), result.scores) == (content(made), made.scores)
+    one, _ = again(tuned, made.pictures[1])
+    assert one.scores is None, "a single picture is the best of nothing"
+
+    shutil.rmtree(clip)
+    result, notices = again(tuned, made.folder)
+    assert (content(result), result.scores) == (content(made), None)
+    assert notices == [f"the best are not marked again: no such folder: {shown(clip)}"]
 
 
 def test_a_cell_of_a_grid_is_made_again_as_an_edit(tuned: Girl) -> None:
@@ -266,6 +282,30 @@ FORGED = {
     "dtype": "float32",
     "versions": {},
 }
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ({"best": ["0001.png"]}, "scorer: must be what scored the pictures, with its name"),
+        (
+            {"best": ["0001.png"], "scorer": {"name": 1}},
+            "scorer: must be what scored the pictures, with its name",
+        ),
+        ({"best": [], "scorer": {"name": "mini"}}, "best: must be a list of 1 to 1 files"),
+        ({"best": 2, "scorer": {"name": "mini"}}, "best: must be a list of 1 to 1 files"),
+        (
+            {"best": ["0001.png", "0002.png"], "scorer": {"name": "mini"}},
+            "best: must be a list of 1 to 1 files",
+        ),
+    ],
+)
+def test_a_run_s_forged_scores_give_one_clear_error(tuned: Girl, said: dict[str, Any], what: str) -> None:
+    folder = Path("forged")
+    folder.mkdir()
+    record = {**FORGED, "command": "edit", "count": 1, **said}
+    (folder / "run.yaml").write_text(yaml.safe_dump(record), "utf-8")
+    assert refusal(tuned, folder) == (f"forged/run.yaml: {what}", NEW)
 
 
 def test_a_size_that_no_memory_is_left_for_is_refused(tuned: Girl, monkeypatch: pytest.MonkeyPatch) -> None:

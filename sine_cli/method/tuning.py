@@ -97,7 +97,7 @@ class TuningPlan:
 LOOK_EVERY = 50
 """Steps between two looks at how near the tuned model has come, where a tuning may stop early."""
 
-FLAT = 0.75
+FLAT = 0.85
 """Share of the distance two looks ago, from which on the distance counts as no longer falling."""
 
 BEGUN = 0.5

@@ -5,8 +5,8 @@
 Each variant changes the defaults in one respect, but for the paper's two ways of tuning. For each, over
 three pictures: the mean absolute pixel distance to the source of the tuned model alone (four seeds), and the
 same at 1.5 times the native size with position; alignment and distance of edits to a pencil sketch (default
-K and v) by the bundled scorer; and the seconds of tuning. Projects are kept in DIR; an interrupted run goes
-on.
+K and v) by the bundled scorer; the steps of tuning and their seconds. Projects are kept in DIR; an
+interrupted run goes on.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from sine_cli.project.manifest import load_manifest, write_manifest
+from sine_cli.project.manifest import MOST_AUTO_STEPS, load_manifest, write_manifest
 from sine_cli.project.presets import load_tuning_preset
 from sine_cli.scoring.scorer import Score
 from sine_cli.workflow.scorers import open_scorer
@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "t from 200": {"min_timestep": 200},
     "half the steps": {"steps": 200},
     "twice the steps": {"steps": 800},
+    "steps auto": {"stop_early": True, "steps": MOST_AUTO_STEPS},
     "loss of epsilon": {"loss": "epsilon"},
     "text encoder too": {"text_encoder": True},
     "prior, 50 pictures": {"prior": 50},
@@ -56,27 +57,37 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-ablation"))
     parser.add_argument("variants", nargs="*", default=list(VARIANTS), metavar="VARIANT")
     given = parser.parse_args()
-    headings = ["mean, x1.5", "edits: alignment, distance", "seconds"]
-    show(["variant", *(f"{noun}, x1.5" for _, noun in PICTURES), *headings], ["---"] * 7)
+    headings = ["mean, x1.5", "edits: alignment, distance", "steps", "seconds"]
+    show(["variant", *(f"{noun}, x1.5" for _, noun in PICTURES), *headings], ["---"] * 8)
     for name in given.variants:
         folder = given.work / name.replace(" ", "-").replace("/", "by")
         folder.mkdir(parents=True, exist_ok=True)
         figures: list[tuple[float, float]] = []
         scores: list[Score] = []
+        steps: list[int] = []
         seconds: list[float] = []
         for picture, noun in PICTURES:
             project = project_of(picture, noun, folder)
             manifest = load_manifest(project.manifest_path)
             settings = manifest.tune.model_copy(update={"preview_every": 0, **VARIANTS[name]})
             write_manifest(project.manifest_path, manifest.model_copy(update={"tune": settings}))
-            seconds.append(tune(project, manifest, settings).record.seconds)
+            record = tune(project, manifest, settings).record
+            steps.append(record.steps_taken or settings.steps)
+            seconds.append(record.seconds)
             bench = Bench(project)
             figures.append((bench.distances(bench.alone()), bench.enlarged(position=True)))
             scores += edited(bench)
         means = (mean(native for native, _ in figures), mean(large for _, large in figures))
         edits = (mean(s.alignment for s in scores), mean(s.distance or 0.0 for s in scores))
         pairs = [*figures, means, edits]
-        show([name, *(f"{a:.3f}, {b:.3f}" for a, b in pairs), f"{mean(seconds):.0f}"])
+        show(
+            [
+                name,
+                *(f"{a:.3f}, {b:.3f}" for a, b in pairs),
+                " ".join(map(str, steps)),
+                f"{mean(seconds):.0f}",
+            ]
+        )
 
 
 if __name__ == "__main__":

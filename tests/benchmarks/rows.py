@@ -1,7 +1,7 @@
 """Ways of predicting base and tuned rows for one step of guidance: milliseconds a step.
 
     python -m tests.benchmarks.rows [--base mini|sd15] [--repeat 20] [--rank 16]
-                                    [--targets attention+resnet]
+                                    [--targets attention+resnet] [--compile]
 
 A picture's step takes three rows: null and prompt of the base, and one of the tuned model. For 1, 2, 4 and 8
 pictures, in one process and in turn, medians:
@@ -13,6 +13,8 @@ pictures, in one process and in turn, medians:
     a scale a row      one call, the LoRA computed for all rows and scaled by 0 or 1
     two calls          base rows through the bare U-Net, tuned rows through one with the LoRA
     two merged         the same, the LoRA merged into the second U-Net's weights
+    no LoRA, compiled  with --compile: the bare U-Net by `torch.compile`, on CUDA with its graphs; below the
+                       table the seconds of its first call of each size, less once its cache has it
 
 All predict the same; how far they are apart at the most, in float32 for one picture, stands below.
 """
@@ -79,6 +81,7 @@ class Ways:
         self.dtype, self.device = dtype, device
         bare = unet.to(device, dtype).eval().requires_grad_(False)
         self.bare = bare
+        self.compiled: Any = None
         lora = copy.deepcopy(bare)
         adapter = self._attached(lora, rank, targets)
         self.backbone = UNetBackbone(lora, tuned_models(adapter), factor=8)
@@ -106,8 +109,15 @@ class Ways:
             parameter.data = (0.05 * torch.randn(parameter.shape, generator=generator)).to(parameter.device)
         return adapter
 
+    def compile(self) -> None:
+        """Add the compiled way; it is compiled in the first call of each size."""
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        self.compiled = torch.compile(self.bare, mode=mode, dynamic=False)
+
     def all(self) -> dict[str, Way]:
+        compiled = {"no LoRA, compiled": lambda step: self._call(self.compiled, *step.rows(0, 1, 2))}
         return {
+            **(compiled if self.compiled is not None else {}),
             "no LoRA": lambda step: self._call(self.bare, *step.rows(0, 1, 2)),
             "sine": self.sine,
             "peft's mixed batch": self.mixed,
@@ -206,23 +216,31 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--targets", default="attention+resnet", choices=sorted(TARGETS))
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     diffusers_logging.set_verbosity_error()
     unet, device = open_unet(options.base), best_device()
     dtype = best_dtype(device)
     ways = Ways(copy.deepcopy(unet), dtype, options.rank, options.targets)
+    if options.compile:
+        ways.compile()
     timed: dict[tuple[str, int], list[float]] = {}
+    first: dict[tuple[str, int], float] = {}
     for count in PICTURES:
         step = step_of(unet, count, device)
         for round_ in range(options.repeat + 2):
             for name, way in ways.all().items():
                 seconds = seconds_of(way, step)
+                first.setdefault((name, count), seconds)
                 if round_ >= 2:  # the first ones make room
                     timed.setdefault((name, count), []).append(seconds)
     kind = f"{str(dtype).removeprefix('torch.')} on {device.type}, ms a step"
     show([f"{options.base}, {kind}", *(f"{count} at once" for count in PICTURES)], ["---"] * 5)
     for name in ways.all():
         show([name, *(f"{1000 * median(timed[name, count]):.1f}" for count in PICTURES)])
+    if options.compile:
+        calls = (f"{first['no LoRA, compiled', count]:.1f}" for count in PICTURES)
+        print(f"\nFirst calls of the compiled one, s: {', '.join(calls)}")
     print("\nApart from peft's mixed batch in float32, in shares of the largest value:")
     for name, difference in apart(unet, options.rank, options.targets).items():
         print(f"{name}: {difference:.1e}")

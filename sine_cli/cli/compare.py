@@ -151,5 +151,5 @@ def compare(
 
 def _alone(pictures: "list[ComparedPicture]", count: int) -> str:
     """What stands behind the number of pictures where a method has one, however many were asked for."""
-    alone = [picture.method for picture in pictures if picture.seed is None]
-    return f"; {' and '.join(alone)} draws no noise and makes one" if alone and count > 1 else ""
+    alone = next((picture.method for picture in pictures if picture.seed is None), None)
+    return f"; {alone} draws no noise and makes one" if alone and count > 1 else ""

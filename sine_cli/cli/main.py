@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
     code = run(sys.argv[1:] if arguments is None else arguments, application, name)
-    gc.freeze()  # else Python looks through all of them again as it ends: a second
+    gc.freeze()  # else Python looks through those million objects once more as it ends: a second
     sys.exit(code)
 
 

@@ -166,18 +166,17 @@ def without_effect(request: EditRequest, guides: tuple[GuideRecipe, ...]) -> lis
     settings, lines = request.settings, list[str]()
     if settings.negative and settings.guidance_scale == 1:
         lines.append("without guidance (-w 1) a negative prompt changes nothing")
-    for_the_tuned = {
-        "--source-prompt": request.source_prompt is not None,
-        "--no-position": not request.position,
-        "--crop": request.crop is not None,
-    }
-    given = [option for option, is_given in for_the_tuned.items() if is_given]
+    if uses_tuned(settings):
+        return lines
     guided = any(has_weight(guide.weight, guide.switch_step) for guide in guides)
-    if given and not guided and not uses_tuned(settings):
-        lines.append(
-            f"with -K {settings.switch_step} -v {settings.base_weight:g} the base is alone; "
-            f"without effect: {', '.join(given)}"
-        )
+    given = {
+        "--source-prompt": request.source_prompt is not None,  # guides have their own
+        "--no-position": not request.position and not guided,
+    }
+    if any(given.values()):
+        alone = "-v 1" if settings.base_weight == 1 else "-K 1000"
+        unheard = ", ".join(option for option, is_given in given.items() if is_given)
+        lines.append(f"with {alone} the tuned model has no weight; without effect: {unheard}")
     return lines
 
 

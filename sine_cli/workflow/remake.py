@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sine_cli.errors import SineError, UserError
 from sine_cli.project.files import printable, shown, typed
@@ -16,6 +16,7 @@ from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.plain_yaml import shortened
+from sine_cli.scoring.scorer import Scorer, ScorerIdentity
 from sine_cli.workflow.asked import MOST_PICTURES, record_of_edit
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.edit import EditProgress, EditResult, make_run
@@ -26,12 +27,12 @@ from sine_cli.workflow.render import Recipe
 from sine_cli.workflow.scorers import load_scorer, locate_scorer, tell_unread
 from sine_cli.workflow.user_lora import UserLora
 
-if TYPE_CHECKING:
-    from sine_cli.scoring.scorer import Scorer
-
 OF_RECIPE = {field.name for field in fields(Recipe)}
 OF_RUN = {"command", "count", "seconds", "peak_memory", "scorer", "scores", "best"}
 """What the record of an edit says besides its first recipe and their provenance."""
+
+OF_SCORER = [field.name for field in fields(ScorerIdentity)]
+LONGEST_PATH = 4096  # of a scorer's name, which may be a folder
 
 MOST_TOLD = 5
 """Names that this sine does not know, in one notice."""
@@ -60,14 +61,14 @@ class Made:
 
     Attributes:
         unknown: names in the record that mean nothing to this version.
-        scorer: the name of what found the `best` so many; None where none were looked for.
+        scorer: what found the `best` so many; None where none were looked for.
     """
 
     recipe: Recipe
     count: int
     provenance: Provenance
     unknown: list[str]
-    scorer: str | None = None
+    scorer: ScorerIdentity | None = None
     best: int | None = None
 
 
@@ -90,12 +91,12 @@ def remake(
     # 1. What the record says, checked before anything is loaded
     made = read_made(request.origin)
     lora = _lora(request, made.provenance)
-    scorer = _scorer(made, on_notice)
     _check_guides(project, request.origin, made.recipe)
 
     # 2. The base, which must be the same
     _check_base(request.origin, manifest, made.provenance, manifest.base_revision)
     _check_base(request.origin, manifest, made.provenance, find_base(manifest).revision)
+    scorer = _scorer(made, on_notice)
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
@@ -118,6 +119,8 @@ def remake(
     provenance = studio.provenance()
     differing = differences(made.provenance, Provenance.from_dict(provenance))
     differing += [f"`{shortened(printable(each))}` is new to this sine" for each in made.unknown[:MOST_TOLD]]
+    if scorer and scorer.identity != made.scorer:
+        differing.append("what scores is another version or measures otherwise")
     if differing:
         on_notice(f"not quite as {shown(request.origin)} was made: {'; '.join(differing)}")
 
@@ -168,26 +171,28 @@ def made_of(record: dict[str, Any], *, is_run: bool) -> Made:
     return Made(recipe, count, provenance, unknown, scorer, best)
 
 
-def _scored(record: dict[str, Any], count: int) -> tuple[str | None, int | None]:
-    """The scorer's name and how many were marked as best. Raises ValueError as `made_of`."""
+def _scored(record: dict[str, Any], count: int) -> tuple[ScorerIdentity | None, int | None]:
+    """What scored, and how many were marked as best. Raises ValueError as `made_of`."""
     if "best" not in record:
         return None, None
     scorer, best = record.get("scorer"), record["best"]
-    if not isinstance(scorer, dict) or not isinstance(scorer.get("name"), str):
-        raise ValueError("scorer: must be what scored the pictures, with its name")
+    parts: list[Any] = [scorer.get(name) for name in OF_SCORER] if isinstance(scorer, dict) else [None]
+    if not all(isinstance(part, str) and len(part) <= LONGEST_PATH for part in parts):
+        raise ValueError(f"scorer: must be what scored the pictures, its {', '.join(OF_SCORER)}")
     if not isinstance(best, list) or not 1 <= len(best) <= count:
         raise ValueError(f"best: must be a list of 1 to {count} files")
-    return scorer["name"], len(best)
+    return ScorerIdentity(*parts), len(best)
 
 
-def _scorer(made: Made, on_notice: Callable[[str], None]) -> "Scorer | None":
+def _scorer(made: Made, on_notice: Callable[[str], None]) -> Scorer | None:
     """What finds the best pictures again; a notice, and None, where it is not on this disk."""
     if made.scorer is None:
         return None
     try:
-        return load_scorer(locate_scorer(made.scorer, on_notice, may_fetch=False))
+        return load_scorer(locate_scorer(made.scorer.name, on_notice, may_fetch=False))
     except SineError as error:
-        on_notice(f"the best are not marked again: {error.message}")
+        hint = f"; {error.hint}" if error.hint else ""
+        on_notice(f"the best are not marked again: {error.message}{hint}")
         return None
 
 

@@ -304,8 +304,8 @@ def test_another_failure_of_the_model_is_not_taken_for_memory() -> None:
         ([0.3, 0.1, 0.1, 0.1, 0.1], True),  # no nearer
         ([0.3, 0.1, 0.1, 0.2, 0.05], True),  # farther
         ([0.3, 0.1, 0.1, 0.07, 0.07], False),  # nearer
-        ([0.3, 0.08, 0.12, 0.1, 0.08], True),  # hardly nearer
-        ([0.3, 0.08, 0.12, 0.1, 0.06], False),
+        ([0.3, 0.1, 0.1, 0.09, 0.082], True),  # hardly nearer
+        ([0.3, 0.1, 0.1, 0.09, 0.078], False),
         ([0.3, 0.15, 0.05, 0.1, 0.04], False),  # one look's noise decides nothing
         ([0.3, 0.1, 0.1, 0.05, 0.05, 0.05], False),  # still nearer than the two before
         ([0.3, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05], True),

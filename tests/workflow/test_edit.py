@@ -21,7 +21,9 @@ from sine_cli.project.runs import read_recipe
 from sine_cli.project.source import read_picture
 from sine_cli.scoring.scorer import ranking
 from sine_cli.workflow.adapter_record import read_record
+from sine_cli.workflow.asked import without_effect
 from sine_cli.workflow.edit import EditProgress, EditRequest, EditResult, edit
+from sine_cli.workflow.guides import GuideRecipe
 from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.scorers import open_scorer, score_files
@@ -323,6 +325,9 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
     assert [path.name for path in tuned.project.edits_dir.iterdir()] == [result.folder.name]
 
 
+ALONE = "with -v 1 the tuned model has no weight; without effect: "
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -333,22 +338,29 @@ def test_every_picture_and_its_folder_carry_the_whole_recipe(tuned: Girl, tiny_b
         ({"negative": "a dog"}, []),
         (
             {"base_weight": 1.0, "position": False, "source_prompt": "a [*] girl"},
-            [
-                "with -K 400 -v 1 the base is alone; without effect: --source-prompt, --no-position",
-            ],
+            [ALONE + "--source-prompt, --no-position"],
         ),
         (
-            {"switch_step": 1000, "crop": (0.0, 0.0, 0.5, 0.5)},
-            ["with -K 1000 -v 0.5 the base is alone; without effect: --crop"],
+            {"switch_step": 1000, "position": False},
+            ["with -K 1000 the tuned model has no weight; without effect: --no-position"],
         ),
-        ({"position": False}, []),
-        ({"base_weight": 1.0}, []),
+        ({"position": False, "source_prompt": "a [*] girl"}, []),
+        ({"base_weight": 1.0, "crop": (0.0, 0.0, 0.5, 1.0)}, []),  # decides about the size all the same
     ],
 )
 def test_what_changes_nothing_is_told(tuned: Girl, changes: dict[str, Any], told: list[str]) -> None:
     notices: list[str] = []
     edit(tuned.project, tuned.manifest, asked(**changes), on_notice=notices.append)
     assert notices == told
+
+
+@pytest.mark.parametrize(("weight", "unheard"), [(0.2, ""), (0.0, ", --no-position")])
+def test_a_guide_is_told_where_things_lie_and_not_the_source_prompt(
+    tuned: Girl, weight: float, unheard: str
+) -> None:
+    guide = GuideRecipe("../style", "a sks style", weight, 400)
+    request = asked(base_weight=1.0, position=False, source_prompt="a [*] girl")
+    assert without_effect(request, (guide,)) == [f"{ALONE}--source-prompt{unheard}"]
 
 
 # ---------------------------------------------------------------------------------------------------- best

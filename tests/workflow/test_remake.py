@@ -90,14 +90,25 @@ def test_the_best_of_a_run_are_marked_again(tuned: Girl, tiny_clip: Path) -> Non
     made = first(tuned, count=3, best=2, scorer=str(clip))
     result, notices = again(tuned, made.folder)
     assert notices == []
+    assert made.scores is not None
     assert (content(result), result.scores) == (content(made), made.scores)
     one, _ = again(tuned, made.pictures[1])
     assert one.scores is None, "a single picture is the best of nothing"
 
+    config = clip / "config.json"
+    config.write_text(config.read_text("utf-8") + "\n", "utf-8")
+    result, notices = again(tuned, made.folder)
+    other = "what scores is another version or measures otherwise"
+    assert notices == [f"not quite as {shown(made.folder)} was made: {other}"]
+    assert result.scores and result.scores.best == made.scores.best
+
     shutil.rmtree(clip)
     result, notices = again(tuned, made.folder)
     assert (content(result), result.scores) == (content(made), None)
-    assert notices == [f"the best are not marked again: no such folder: {shown(clip)}"]
+    assert notices == [
+        f"the best are not marked again: no such folder: {shown(clip)}; "
+        "give `mini`, a hub id or a CLIP model's folder as `--scorer`"
+    ]
 
 
 def test_a_cell_of_a_grid_is_made_again_as_an_edit(tuned: Girl) -> None:
@@ -284,20 +295,20 @@ FORGED = {
 }
 
 
+MINI = {"name": "mini", "revision": "sha256:1", "distance": "features of mini"}
+SCORED_BY = "scorer: must be what scored the pictures, its name, revision, distance"
+
+
 @pytest.mark.parametrize(
     ("said", "what"),
     [
-        ({"best": ["0001.png"]}, "scorer: must be what scored the pictures, with its name"),
-        (
-            {"best": ["0001.png"], "scorer": {"name": 1}},
-            "scorer: must be what scored the pictures, with its name",
-        ),
-        ({"best": [], "scorer": {"name": "mini"}}, "best: must be a list of 1 to 1 files"),
-        ({"best": 2, "scorer": {"name": "mini"}}, "best: must be a list of 1 to 1 files"),
-        (
-            {"best": ["0001.png", "0002.png"], "scorer": {"name": "mini"}},
-            "best: must be a list of 1 to 1 files",
-        ),
+        ({"best": ["0001.png"]}, SCORED_BY),
+        ({"best": ["0001.png"], "scorer": {"name": "mini"}}, SCORED_BY),
+        ({"best": ["0001.png"], "scorer": {**MINI, "name": 1}}, SCORED_BY),
+        ({"best": ["0001.png"], "scorer": {**MINI, "name": "x" * 5000}}, SCORED_BY),
+        ({"best": [], "scorer": MINI}, "best: must be a list of 1 to 1 files"),
+        ({"best": 2, "scorer": MINI}, "best: must be a list of 1 to 1 files"),
+        ({"best": ["0001.png", "0002.png"], "scorer": MINI}, "best: must be a list of 1 to 1 files"),
     ],
 )
 def test_a_run_s_forged_scores_give_one_clear_error(tuned: Girl, said: dict[str, Any], what: str) -> None:

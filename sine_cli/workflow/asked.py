@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sine_cli.errors import UserError
 from sine_cli.project.files import shown, typed
@@ -47,6 +47,9 @@ STRENGTH = 0.4
 MERGED = "merged"
 LORAS = ("diffusers", "kohya")
 """The forms of an exported adapter: a whole base, tuned, or a LoRA."""
+
+Guided: TypeAlias = tuple[EditSettings, tuple[GuideRecipe, ...]]
+"""A picture's settings and the guides it has."""
 
 
 @dataclass(frozen=True)
@@ -161,28 +164,28 @@ def check_edit(project: Project, manifest: Manifest, request: EditRequest) -> tu
     return guides
 
 
-def without_effect(request: EditRequest, guides: tuple[GuideRecipe, ...]) -> list[str]:
-    """Of what an edit is asked for, that which changes nothing: a line for each reason."""
-    settings, lines = request.settings, list[str]()
-    if settings.negative and settings.guidance_scale == 1:
+def without_effect(
+    request: EditRequest | GridRequest | CompareRequest, pictures: Sequence[Guided] = ()
+) -> list[str]:
+    """Of what is asked for, that which changes no picture: a line for each reason."""
+    lines = list[str]()
+    if request.settings.negative and request.settings.guidance_scale == 1:
         lines.append("without guidance (-w 1) a negative prompt changes nothing")
-    if uses_tuned(settings):
+    if isinstance(request, CompareRequest) or any(uses_tuned(settings) for settings, _ in pictures):
         return lines
-    guided = any(has_weight(guide.weight, guide.switch_step) for guide in guides)
+    guided = any(has_weight(guide.weight, guide.switch_step) for _, guides in pictures for guide in guides)
     given = {
         "--source-prompt": request.source_prompt is not None,  # guides have their own
         "--no-position": not request.position and not guided,
     }
     if any(given.values()):
-        alone = "-v 1" if settings.base_weight == 1 else "-K 1000"
+        alone = "-v 1" if all(settings.base_weight == 1 for settings, _ in pictures) else "-K 1000"
         unheard = ", ".join(option for option, is_given in given.items() if is_given)
         lines.append(f"with {alone} the tuned model has no weight; without effect: {unheard}")
     return lines
 
 
-def check_grid(
-    project: Project, manifest: Manifest, request: GridRequest
-) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
+def check_grid(project: Project, manifest: Manifest, request: GridRequest) -> list[Guided]:
     """The settings and the guides of every cell, row by row; raises UserError as `check_edit`."""
     check_target_prompts([request.prompt], request.source_prompt)
     cells = _cells(project, request)
@@ -270,9 +273,7 @@ def _refuse_others(record: dict[str, Any], origin: Path) -> None:
         )
 
 
-def _check_adapters(
-    project: Project, manifest: Manifest, pictures: Sequence[tuple[EditSettings, tuple[GuideRecipe, ...]]]
-) -> None:
+def _check_adapters(project: Project, manifest: Manifest, pictures: Sequence[Guided]) -> None:
     """Refuse adapters that have weight and are not there, or not of this base. Raises UserError."""
     if any(uses_tuned(settings) for settings, _ in pictures):
         check_record(project, manifest, read_record(project))
@@ -292,7 +293,7 @@ def _weights(guides: tuple[GuideRequest, ...]) -> list[float]:
     return [guide.weights[0] for guide in guides]
 
 
-def _cells(project: Project, request: GridRequest) -> list[tuple[EditSettings, tuple[GuideRecipe, ...]]]:
+def _cells(project: Project, request: GridRequest) -> list[Guided]:
     """The settings and the guides of every cell, row by row."""
     columns = list(dict.fromkeys(request.switch_steps))
     rows = [

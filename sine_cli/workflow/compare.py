@@ -22,7 +22,7 @@ from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
 from sine_cli.project.runs import UnfinishedRun, load_picture, start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity
-from sine_cli.workflow.asked import CompareRequest, check_compare
+from sine_cli.workflow.asked import CompareRequest, check_compare, without_effect
 from sine_cli.workflow.methods import METHODS, SEEDLESS, Stage, readings_of, recipe_for
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, recipe_of
@@ -90,6 +90,8 @@ def compare(
     """
     # 1. What is asked for, checked before anything is loaded
     check_compare(project, manifest, request)
+    for line in without_effect(request):
+        on_notice(line)
     scorer = open_scorer(request.scorer, on_notice)
     tell_unread(scorer, [request.prompt], on_notice)
     remove_leftovers(project)

@@ -85,7 +85,7 @@ def edit(
     """
     # 1. What is asked for, checked before anything is loaded
     guides = check_edit(project, manifest, request)
-    for line in without_effect(request, guides):
+    for line in without_effect(request, [(request.settings, guides)]):
         on_notice(line)
     scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
     remove_leftovers(project)

@@ -23,7 +23,7 @@ from sine_cli.project.migration import migrate
 from sine_cli.project.runs import UnfinishedRun, load_picture, start_run, unfinished_runs
 from sine_cli.project.source import is_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
-from sine_cli.workflow.asked import MOST_CELLS, GridRequest, check_grid
+from sine_cli.workflow.asked import MOST_CELLS, GridRequest, check_grid, without_effect
 from sine_cli.workflow.guides import uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.plots import tradeoff_plot
@@ -103,6 +103,8 @@ def grid(
     """
     # 1. What is asked for, checked before anything is loaded
     cells = check_grid(project, manifest, request)
+    for line in without_effect(request, cells):
+        on_notice(line)
     scorer = locate_scorer(request.scorer, on_notice)
     remove_leftovers(project)
     migrate(project, manifest, on_notice)

@@ -92,6 +92,17 @@ def test_sdedit_at_strength_1_and_ilvr_at_K_of_T_are_the_base_alone(tuned: Girl)
     assert np.array_equal(only(tuned, "ilvr", settings=settings), alone)
 
 
+def test_without_guidance_a_negative_prompt_changes_no_method_s_picture_and_that_is_told(tuned: Girl) -> None:
+    unguided = EDIT.model_copy(update={"guidance_scale": 1.0})
+    plain = run(tuned, replace(ASKED, count=1, settings=unguided))
+    notices: list[str] = []
+    request = replace(ASKED, count=1, settings=unguided.model_copy(update={"negative": "a dog"}))
+    with_negative = compare(tuned.project, tuned.manifest, request, on_notice=notices.append)
+    assert notices == ["without guidance (-w 1) a negative prompt changes nothing"]
+    for one, other in zip(plain.pictures, with_negative.pictures, strict=True):
+        assert one.method == other.method and np.array_equal(pixels(one.file), pixels(other.file))
+
+
 def test_what_is_left_of_nothing_done_is_the_source_through_the_autoencoder(tuned: Girl) -> None:
     untouched = only(tuned, "sdedit", strength=0.0)
     reference = only(tuned, "ilvr", factor=1, settings=EDIT.model_copy(update={"switch_step": 0}))

@@ -360,7 +360,7 @@ def test_a_guide_is_told_where_things_lie_and_not_the_source_prompt(
 ) -> None:
     guide = GuideRecipe("../style", "a sks style", weight, 400)
     request = asked(base_weight=1.0, position=False, source_prompt="a [*] girl")
-    assert without_effect(request, (guide,)) == [f"{ALONE}--source-prompt{unheard}"]
+    assert without_effect(request, [(request.settings, (guide,))]) == [f"{ALONE}--source-prompt{unheard}"]
 
 
 # ---------------------------------------------------------------------------------------------------- best

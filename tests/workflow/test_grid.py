@@ -285,6 +285,20 @@ def test_a_grid_of_the_base_alone_needs_no_tuning_and_goes_on_without(untuned: G
     assert np.array_equal(pixels(pictures(result)[0]), pixels(pictures(result)[1])), "at v = 1 there is no K"
 
 
+@pytest.mark.parametrize(
+    ("switch_steps", "base_weights", "alone"),
+    [([0, 400], [1.0], "-v 1"), ([1000], [0.5, 1.0], "-K 1000"), ([400, 1000], [0.5, 1.0], None)],
+)
+def test_what_changes_no_cell_is_told(
+    tuned: Girl, switch_steps: list[int], base_weights: list[float], alone: str | None
+) -> None:
+    request = replace(ASKED, switch_steps=switch_steps, base_weights=base_weights, position=False)
+    notices: list[str] = []
+    grid(tuned.project, tuned.manifest, request, on_notice=notices.append)
+    unheard = "the tuned model has no weight; without effect: --no-position"
+    assert notices == ([f"with {alone} {unheard}"] if alone else [])
+
+
 def test_a_grid_with_any_tuned_cell_needs_tuning(untuned: Girl) -> None:
     with pytest.raises(UserError) as caught:
         run(untuned, replace(ASKED, base_weights=[1.0, 0.5]))

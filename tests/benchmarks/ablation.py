@@ -25,6 +25,7 @@ from tests.benchmarks.fidelity import PICTURES, SEEDS, Bench, project_of, show
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "attention only": {"targets": "attention"},
+    "rank 3, learning rate x 2": {"rank": 3, "learning_rate": 0.012},
     "rank 4": {"rank": 4},
     "rank 64": {"rank": 64},
     "learning rate / 2": {"learning_rate": 0.003},

@@ -46,5 +46,7 @@ class ILVR:
 def low_pass(x: Tensor, factor: int) -> Tensor:
     """phi_N(x), (B, C, h, w): means over N x N cells, drawn out again."""
     height, width = x.shape[-2:]
-    small = interpolate(x, (math.ceil(height / factor), math.ceil(width / factor)), mode="area")
-    return interpolate(small, (height, width), mode="bilinear")
+    # Apple's GPUs refuse means over cells that do not divide the sides
+    mean_of = x.cpu() if x.device.type == "mps" else x
+    small = interpolate(mean_of, (math.ceil(height / factor), math.ceil(width / factor)), mode="area")
+    return interpolate(small.to(x.device), (height, width), mode="bilinear")

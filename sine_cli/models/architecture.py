@@ -13,6 +13,7 @@ fixed by the family, of which there are three:
 What the file's own metadata says of prediction and pixels (`modelspec.*`) has the last word.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from itertools import count, takewhile
@@ -87,7 +88,7 @@ def read_architecture(path: Path) -> Architecture:
             told = file.metadata() or {}
             _refuse_empty(path, shapes)
             family = _family(path, shapes)
-            predicts_v = _predicts_v(file, shapes, told, family)
+            predicts_v = _predicts_v(path, file, shapes, told, family)
             half = file.get_slice(f"{UNET}input_blocks.0.0.weight").get_dtype() in ("F16", "BF16")
         text, unet, autoencoder = _text(shapes, family), _unet(shapes), _autoencoder(shapes, family)
     except (SafetensorError, OSError) as error:
@@ -150,7 +151,7 @@ def _family(path: Path, shapes: Shapes) -> Family:
     )
 
 
-def _predicts_v(file: Any, shapes: Shapes, told: dict[str, str], family: Family) -> bool:
+def _predicts_v(path: Path, file: Any, shapes: Shapes, told: dict[str, str], family: Family) -> bool:
     """Whether the model predicts v: as the file says, else by its family."""
     said = told.get("modelspec.prediction_type", "").removesuffix("_prediction")
     if said in ("v", "epsilon"):
@@ -162,9 +163,21 @@ def _predicts_v(file: Any, shapes: Shapes, told: dict[str, str], family: Family)
     # Both kinds of SD 2 have the same shapes. This bias is far wider in those of v: ComfyUI's way to tell.
     outputs = _count(shapes, UNET + "output_blocks.{}.0.in_layers.0.weight")
     last = f"{UNET}output_blocks.{outputs - 1}.1.transformer_blocks.0.norm1.bias"
-    if file.get_slice(last).get_dtype() not in ("F16", "F32"):  # numpy has no bfloat16
+    kind = file.get_slice(last).get_dtype()
+    if kind not in ("F32", "F16", "BF16"):
         return True
-    return float(np.std(file.get_tensor(last).astype(np.float32))) > 0.09
+    bias = _bfloat16(path, last) if kind == "BF16" else file.get_tensor(last).astype(np.float32)
+    return float(np.std(bias)) > 0.09
+
+
+def _bfloat16(path: Path, name: str) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """A tensor that numpy has no type for, from its bytes; the file was found sound before."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        start, end = json.loads(file.read(length))[name]["data_offsets"]
+        file.seek(8 + length + start)
+        halves = np.frombuffer(file.read(end - start), "<u2")
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def _pixels(told: dict[str, str]) -> int | None:

@@ -60,7 +60,7 @@ def load_base(
     native = parts.unet.config.sample_size
     return Base(
         unet=parts.unet,
-        autoencoder=_autoencoder(parts.autoencoder, native, device, low_memory=low_memory),
+        autoencoder=_autoencoder(parts.autoencoder, native, path, device, low_memory=low_memory),
         text=prompt_reader(parts, torch.device("cpu") if low_memory else device),
         schedule=_schedule(parts.scheduler, path, device),
         native_latent_size=native,
@@ -99,7 +99,14 @@ def load_parts(path: Path, variant: str | None, dtype: torch.dtype) -> Parts:
     return parts
 
 
-def _autoencoder(model: Any, native: int, device: torch.device, *, low_memory: bool) -> Autoencoder:
+def _autoencoder(
+    model: Any, native: int, path: Path, device: torch.device, *, low_memory: bool
+) -> Autoencoder:
+    if getattr(model.config, "latents_mean", None) is not None:
+        raise UserError(
+            f"{path}/vae: latents with a mean of their own (latents_mean) are not supported",
+            "use a base of the Stable Diffusion family",
+        )
     pixels = native * factor_of(model)
     tile = 3 * pixels // 2 if low_memory else max(2 * pixels, TILED_BEYOND)
     return Autoencoder(model, device, tile=tile, waits_on_cpu=low_memory)

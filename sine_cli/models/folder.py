@@ -13,7 +13,7 @@ import torch
 
 from sine_cli.errors import UserError
 from sine_cli.models.bounds import bounded, check_numbers
-from sine_cli.models.locate import WHAT_A_BASE_IS
+from sine_cli.models.locate import WHAT_A_BASE_IS, read_config
 from sine_cli.models.parts import Parts, loading
 
 TOKENIZERS = {
@@ -30,6 +30,9 @@ CLASSES: dict[str, dict[str, str]] = {
     "text_encoder_2": {"CLIPTextModelWithProjection": "transformers"},
     "tokenizer_2": TOKENIZERS,
 }
+
+OTHER_PROCESSES = ("EDM", "FlowMatch")
+"""How diffusers' names of schedulers begin that know no alpha bar: their models predict something else."""
 
 
 def read_folder(folder: Path, variant: str | None, dtype: torch.dtype) -> Parts:
@@ -132,6 +135,13 @@ def _load_model(
 def _load_scheduler(folder: Path) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
+    config = folder / "scheduler" / "scheduler_config.json"
     with loading(f"{folder}/scheduler"):
-        check_numbers(folder / "scheduler" / "scheduler_config.json")
-        return DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+        check_numbers(config)
+        scheduler = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    name = str(read_config(config).get("_class_name"))
+    if name.startswith(OTHER_PROCESSES):
+        raise UserError(
+            f"{config}: {name} is of another diffusion process", "use a base of the Stable Diffusion family"
+        )
+    return scheduler

@@ -32,7 +32,16 @@ CLIP_CONFIGS = [
 ]
 CLIP_WEIGHTS = "model.safetensors"
 CLIP_NEEDED = ["config.json", "preprocessor_config.json", "tokenizer_config.json", CLIP_WEIGHTS]
-EDGE = 1024 * 1024  # bytes of a weight file's beginning and end that go into its fingerprint
+EDGE = 1024 * 1024
+"""Bytes of a weight file's beginning and end that go into its fingerprint."""
+
+SMALL = 64 * 1024 * 1024
+"""Bytes of a weight file whose edges alone make its fingerprint: that of the bundled base stays as it was."""
+
+STRIDE, SAMPLE = 4 * 1024 * 1024, 64 * 1024
+"""Of every so many bytes of a larger one, how many go into it too: a LoRA that is merged in changes many
+layers, and none of them need lie at an edge.
+"""
 
 
 @dataclass(frozen=True)
@@ -107,26 +116,39 @@ def in_file(path: Path) -> Location:
             "most are to be had as .safetensors too; `sine bases` shows what else there is",
         )
     read_architecture(path)
-    return Location(path, _fingerprint(path.parent, [], [path]))
+    return Location(path, fingerprint(path))
 
 
-def fingerprint(folder: Path) -> str:
-    """A hash that tells one base from another: configurations whole, weights by size, beginning and end."""
-    weights = [path for part in _parts(folder) for path in weights_of(folder / part)]
-    return _fingerprint(folder, CONFIGS, weights)
+def fingerprint(path: Path, *, of_edges: bool = False) -> str:
+    """A hash that tells one base from another, that of a diffusers folder or of a single file.
+
+    Configurations count whole, weights by their size, their beginning and end, and samples between.
+
+    Args:
+        of_edges: without samples, as before version 0.2.
+    """
+    if path.is_file():
+        return _fingerprint(path.parent, [], [path], of_edges)
+    weights = [file for part in _parts(path) for file in weights_of(path / part)]
+    return _fingerprint(path, CONFIGS, weights, of_edges)
 
 
-def _fingerprint(folder: Path, configs: list[str], weights: list[Path]) -> str:
+def _fingerprint(folder: Path, configs: list[str], weights: list[Path], of_edges: bool = False) -> str:
     digest = hashlib.sha256()
     small = [path for pattern in configs for path in sorted(folder.glob(pattern)) if path.is_file()]
     for path in small:
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
         digest.update(path.read_bytes())
     for path in weights:
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
             digest.update(file.read(EDGE))
-            file.seek(max(0, path.stat().st_size - EDGE))
+            if size > SMALL and not of_edges:
+                for place in range(STRIDE, size, STRIDE):
+                    file.seek(place)
+                    digest.update(file.read(SAMPLE))
+            file.seek(max(0, size - EDGE))
             digest.update(file.read(EDGE))
     return f"sha256:{digest.hexdigest()}"
 

@@ -41,6 +41,12 @@ class Rows:
                 module.forward = partial(self._forward, module, module.forward)
                 self._watched.add(module)
 
+    def forget(self) -> None:
+        """Leave the layers that are watched as they were: as long as they are, they do not leave memory."""
+        for module in self._watched:
+            del module.forward
+        self._watched.clear()
+
     @contextmanager
     def named(self, names: Sequence[str]) -> Iterator[None]:
         """While it is open, calls have these rows; none gives every row the active adapter, quicker."""

@@ -79,7 +79,8 @@ class TextEncoder:
         return [self]
 
     def release(self) -> None:
-        self.model, self.rows = None, Rows()
+        self.rows.forget()
+        self.model = None
 
     @torch.no_grad()
     def encode(self, prompts: list[str], model: str = BASE) -> list[Conditioning]:

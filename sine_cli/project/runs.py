@@ -15,7 +15,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -132,6 +132,8 @@ class UnfinishedRun:
         """
         path = self.folder / name
         save_picture(path, image, recipe)
+        with contextlib.suppress(OSError):
+            os.utime(self.folder)  # what others see of us: pictures may lie in folders below
         return path
 
     def finish(self, record: Mapping[str, Any]) -> Path:
@@ -148,6 +150,16 @@ class UnfinishedRun:
             files.flush_folder(self.final.parent)
         files.remove(self.hidden)
         return self.final
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Whatever ends it early lets go of the run, so that it can go on from another machine too."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._owner_file(files.Process.this()).unlink()
+            raise
 
     def discard(self) -> None:
         """Remove the run and all that it made so far."""

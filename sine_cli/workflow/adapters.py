@@ -68,13 +68,13 @@ def write_adapter(project: Project, adapter: Adapter, record: dict[str, Any]) ->
     return whole
 
 
-def copy_adapter(source: Project, target: Project, record: AdapterRecord) -> None:
-    """Put an intact adapter in the place of another project's, which stays where the disk refuses.
+def copy_adapter(source: Project, target: Project) -> None:
+    """Put a whole adapter in the place of another project's, which stays where the disk refuses.
 
     Raises:
         SineError: disk.
     """
-    with _taking_its_place(target.adapter_dir, _files(record)) as partials:
+    with _taking_its_place(target.adapter_dir, whole_files(source)) as partials:
         for name, partial in partials.items():
             with storage_errors(target.adapter_dir / name):
                 shutil.copyfile(source.adapter_dir / name, partial)
@@ -119,6 +119,25 @@ def intact_record(project: Project) -> AdapterRecord | None:
     return record
 
 
+def whole_files(project: Project) -> list[str]:
+    """What stands beside the record of a whole adapter; nothing where there is none, or it is damaged.
+
+    One whose record cannot be read counts as whole: another version of sine may have written it.
+    """
+    folder = project.adapter_dir
+    try:
+        record = read_record(project)
+    except UserError:
+        # Links may lead out of the project, to what no hash says is an adapter.
+        present = {entry.name for entry in folder.glob("*") if entry.is_file() and not entry.is_symlink()}
+        return [name for name in (UNET, TEXT, POSITION) if name in present] if RECORD in present else []
+    try:
+        check_files(project, record)
+    except UserError:
+        return []
+    return _files(record)
+
+
 def load_adapter(
     project: Project, record: AdapterRecord, unet: Any, text: PromptReader, name: str = TUNED
 ) -> Adapter:
@@ -127,29 +146,28 @@ def load_adapter(
     Raises:
         UserError: a file is missing, is not the one recorded, does not fit, or holds NaN.
     """
-    check_files(project, record)
-    folder = project.adapter_dir
-    # Before there is memory for it: a record may say more than its files hold.
-    expected = adapter_shapes(
-        unet,
-        text if record.tune.text_encoder else None,
-        rank=record.tune.rank,
-        targets=record.tune.targets,
-        frequencies=record.frequencies,
-    )
-    check_shapes(project, expected)
-    adapter = attach_adapter(
-        unet,
-        rank=record.tune.rank,
-        targets=record.tune.targets,
-        frequencies=record.frequencies,
-        seed=0,
-        name=name,
-        text=text if record.tune.text_encoder else None,
-    )
-    states = {file: _read(project, file) for file in _files(record)}
+    with _as_recorded(project, record):
+        # Before there is memory for it: a record may say more than its files hold.
+        expected = adapter_shapes(
+            unet,
+            text if record.tune.text_encoder else None,
+            rank=record.tune.rank,
+            targets=record.tune.targets,
+            frequencies=record.frequencies,
+        )
+        check_shapes(project, expected)
+        adapter = attach_adapter(
+            unet,
+            rank=record.tune.rank,
+            targets=record.tune.targets,
+            frequencies=record.frequencies,
+            seed=0,
+            name=name,
+            text=text if record.tune.text_encoder else None,
+        )
+        states = {file: _read(project, file) for file in _files(record)}
     files = states[UNET], states.get(TEXT, {}), states[POSITION]
-    load_state(adapter, *files, where=shown(folder), again=again(project))
+    load_state(adapter, *files, where=shown(project.adapter_dir), again=again(project))
     adapter.freeze(unet.conv_in.weight.dtype)
     return adapter
 
@@ -160,8 +178,34 @@ def read_lora(project: Project, record: AdapterRecord) -> dict[str, Any]:
     Raises:
         UserError: a file is missing or is not the one recorded.
     """
+    with _as_recorded(project, record):
+        return _read(project, UNET)
+
+
+@contextmanager
+def _as_recorded(project: Project, record: AdapterRecord) -> Iterator[None]:
+    """Whatever is read of the adapter in here is as the record says.
+
+    Raises:
+        UserError: a file is missing or is not the one recorded, or a tuning ended meanwhile.
+    """
+
+    before = [_stamp(project.adapter_dir / name) for name in _files(record)]
     check_files(project, record)
-    return _read(project, UNET)
+    yield
+    if before != [_stamp(project.adapter_dir / name) for name in _files(record)]:
+        raise UserError(
+            f"{shown(project.adapter_dir)} was tuned anew while it was read", "run the same command again"
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What differs where a file has taken the place of another; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _files(record: AdapterRecord) -> list[str]:

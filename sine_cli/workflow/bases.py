@@ -7,7 +7,7 @@ strangers send projects.
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -131,6 +131,8 @@ def find_base(manifest: Manifest) -> Location:
         location = _bundled(preset, revision)
     elif Path(name).is_absolute():
         location = _find(name, lambda _: None)
+        if revision == locate.fingerprint(location.path, of_edges=True):
+            location = replace(location, revision=revision)
     else:
         raise UserError(
             f"base: must be a preset, a hub id or a whole path, got {shown(Path(name))}",

@@ -6,6 +6,7 @@ import shlex
 import textwrap
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import product
@@ -20,13 +21,14 @@ from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
-from sine_cli.project.runs import UnfinishedRun, load_picture, start_run, unfinished_runs
+from sine_cli.project.runs import UnfinishedRun, find_recipe, load_picture, start_run, unfinished_runs
 from sine_cli.project.source import is_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.asked import MOST_CELLS, GridRequest, check_grid, without_effect
 from sine_cli.workflow.guides import uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.plots import tradeoff_plot
+from sine_cli.workflow.record import Provenance, differences
 from sine_cli.workflow.render import Recipe, recipe_of
 from sine_cli.workflow.scorers import (
     LocatedScorer,
@@ -143,7 +145,8 @@ def grid(
         "scorer": scorer.name,
     }
     run = start_run(project.grids_dir, request.prompt, datetime.now(), request=asked)
-    return _make(studio, run, recipes, scorer, on_progress, on_notice)
+    with run.at_work():
+        return _make(studio, run, recipes, scorer, on_progress, on_notice)
 
 
 def resume_grid(
@@ -160,7 +163,8 @@ def resume_grid(
         UserError: there is none, another process works on it, an adapter is another one by now, or a guide
             or the scorer is gone.
     """
-    left = [run for run in unfinished_runs(project.grids_dir) if run.holder is None]
+    left = unfinished_runs(project.grids_dir)
+    left = [run for run in left if run.holder is None] or left  # else who holds them is told below
     if not left:
         raise UserError(
             f"no interrupted grid in {shown(project.grids_dir)}",
@@ -170,25 +174,31 @@ def resume_grid(
     recipes, begun_with, scorer_name = _read_request(run)
     scorer = locate_scorer(scorer_name, on_notice, may_fetch=False)
     run.take_over()
-    remove_leftovers(project)
-    migrate(project, manifest, on_notice)
-    studio = open_studio(
-        project,
-        manifest,
-        needs_adapter=begun_with.adapter is not None,
-        guides=[recipe.guides for recipe in recipes],
-        low_memory=low_memory,
-        on_notice=on_notice,
-    )
-    if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
-        whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
-        raise UserError(
-            f"{shown(run.final)} was begun with another adapter or base than {whose} now",
-            f"start it anew: `sine grid {shlex.quote(printable(recipes[0].prompt))}`; "
-            f"this one goes with `rm -r {typed(run.hidden)}`",
+    with run.at_work():
+        remove_leftovers(project)
+        migrate(project, manifest, on_notice)
+        studio = open_studio(
+            project,
+            manifest,
+            needs_adapter=begun_with.adapter is not None,
+            guides=[recipe.guides for recipe in recipes],
+            low_memory=low_memory,
+            on_notice=on_notice,
         )
-    studio.check_fits(recipes[0].size, asked=False)
-    return _make(studio, run, recipes, scorer, on_progress, on_notice)
+        if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
+            whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
+            raise UserError(
+                f"{shown(run.final)} was begun with another adapter or base than {whose} now",
+                f"start it anew: `sine grid {shlex.quote(printable(recipes[0].prompt))}`; "
+                f"this one goes with `rm -r {typed(run.hidden)}`",
+            )
+        studio.check_fits(recipes[0].size, asked=False)
+        for then in _provenances(run, recipes)[:1]:
+            with suppress(ValueError):  # not as sine writes it: is told by `verify`
+                now = Provenance.from_dict(studio.provenance())
+                for line in differences(Provenance.from_dict(then), now):
+                    on_notice(f"the cells that are there were made otherwise: {line}")
+        return _make(studio, run, recipes, scorer, on_progress, on_notice)
 
 
 def _make(
@@ -223,7 +233,8 @@ def _make(
             "peak_memory": studio.peak_memory(),
             "scorer": asdict(scorer.identity),
         }
-        record = {"command": "grid", **_shared(recipes, rows), **axes, **scored, **studio.provenance()}
+        conditions = _in_common([studio.provenance(), *_provenances(run, recipes)])
+        record = {"command": "grid", **_shared(recipes, rows), **axes, **scored, **conditions}
         run.save_image("grid.png", _sheet(studio, run, recipes), record)
     except KeyboardInterrupt:
         kept = sum((run.folder / _cell_name(recipe, rows)).is_file() for recipe in recipes)
@@ -315,7 +326,15 @@ def _shared(recipes: list[Recipe], rows: _Rows) -> dict[str, Any]:
 def _in_common(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The entries that all records share."""
     first, *others = records
-    return {name: value for name, value in first.items() if all(each[name] == value for each in others)}
+    return {name: value for name, value in first.items() if all(each.get(name) == value for each in others)}
+
+
+def _provenances(run: UnfinishedRun, recipes: list[Recipe]) -> list[dict[str, Any]]:
+    """What each cell that is there was made with: a grid may have gone on under other conditions."""
+    rows = _Rows(recipes)
+    files = [run.folder / _cell_name(recipe, rows) for recipe in recipes]
+    found = [find_recipe(file) for file in files if file.is_file()]
+    return [{key: each[key] for key in Provenance.model_fields if key in each} for each in found if each]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sine_cli.project.files import remove
 from sine_cli.project.folder import Project
 from sine_cli.workflow.adapter_record import RECORD, AdapterRecord
-from sine_cli.workflow.adapters import copy_adapter, intact_record
+from sine_cli.workflow.adapters import copy_adapter, intact_record, whole_files
 
 
 def keep_adapter(project: Project) -> Path | None:
@@ -18,12 +18,11 @@ def keep_adapter(project: Project) -> Path | None:
     Raises:
         SineError: disk.
     """
-    record = intact_record(project)
-    if record is None:
+    if not whole_files(project):
         return None
     name = hashlib.sha256((project.adapter_dir / RECORD).read_bytes()).hexdigest()[:12]
     kept = _folder(project) / name
-    copy_adapter(project, Project(kept), record)
+    copy_adapter(project, Project(kept))
     return kept
 
 
@@ -38,7 +37,7 @@ def take_up_adapter(project: Project, is_wanted: Callable[[AdapterRecord], bool]
         record = None if folder.is_symlink() else intact_record(kept)
         if record and is_wanted(record):
             keep_adapter(project)
-            copy_adapter(kept, project, record)
+            copy_adapter(kept, project)
             remove(folder)
             return record
     return None

@@ -14,6 +14,9 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 HASH_SHOWN = 12
 """Digits of a hash that a message shows."""
 
+CONDITIONS = ("low_memory", "device", "dtype", "versions")
+"""Of a `Provenance`, what may be another in some pictures of a run that went on after an interruption."""
+
 Files = Annotated[dict[Text, Sha256], Field(max_length=8)]
 
 

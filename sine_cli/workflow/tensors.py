@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -36,7 +36,8 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, str] |
         with disk_errors():
             save_file(tensors, whole, metadata=about)
         os.umask(mask := os.umask(0))  # there is no other way to ask for it
-        whole.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
+        with suppress(OSError):  # some mounts have no permissions to set
+            whole.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
         whole.replace(file)
     finally:
         remove(folder)

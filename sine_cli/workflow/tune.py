@@ -148,7 +148,10 @@ def _tune(
         "eight_bits": bool(small),
         "versions": versions(),
     }
-    log, previews = _Log(project, identity, started, on_notice), project.tuning_dir / "previews"
+    # Where a tuning may stop early, settings of its preview decide when: it goes on with the same alone.
+    deciding = {"guidance_scale", "steps", "solver"} if settings.stop_early else set[str]()
+    looks = {"preview": manifest.edit.model_dump(include=deciding)} if deciding else {}
+    log, previews = _Log(project, identity | looks, started, on_notice), project.tuning_dir / "previews"
 
     def is_wanted(record: AdapterRecord) -> bool:
         return all(record.model_dump()[key] == value for key, value in identity.items())

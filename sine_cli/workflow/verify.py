@@ -36,7 +36,7 @@ from sine_cli.workflow.compare import SHEET as COMPARISON
 from sine_cli.workflow.grid import SCORES, TRADEOFF, cell_name
 from sine_cli.workflow.methods import METHODS, SEEDLESS
 from sine_cli.workflow.open import check_unchanged, stored_picture
-from sine_cli.workflow.record import Provenance
+from sine_cli.workflow.record import CONDITIONS, Provenance
 from sine_cli.workflow.remake import OF_RECIPE, OF_RUN, made_of
 
 GRID = "grid.png"
@@ -270,7 +270,8 @@ def _of_grid(record: Record) -> _Expected:
         recipes,
         'make the grid again: `sine grid "..."`',
         # With the axes K and weight of a guide vary from cell to cell: the record has but what they share.
-        loose=("guides",),
+        # So with conditions, where the grid went on under others.
+        loose=("guides", *(name for name in CONDITIONS if name not in record)),
         sheets=(GRID,),
         others=(SCORES,),
     )

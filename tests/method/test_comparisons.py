@@ -100,6 +100,13 @@ def test_ilvr_at_K_of_T_is_plain_sampling() -> None:
     assert torch.equal(ilvr(latents(0), eps, 2, 1000), plain)
 
 
+def test_the_low_pass_takes_sides_that_N_does_not_divide() -> None:
+    x = torch.arange(5.0).expand(1, 1, 3, 5)
+    low = low_pass(x, 2)
+    assert low.shape == x.shape
+    torch.testing.assert_close(low.mean(), x.mean())
+
+
 def test_ilvr_with_a_low_pass_of_one_cell_keeps_the_mean_alone() -> None:
     y_0, eps = latents(0), latents(1)
     edited = ilvr(y_0, eps, 100, 0)

@@ -220,6 +220,25 @@ def test_a_scheduler_of_another_prediction_is_refused(copy_of_tiny: Path, load: 
     )
 
 
+@pytest.mark.parametrize("scheduler", ["EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_a_scheduler_of_another_process_is_refused(copy_of_tiny: Path, load: Load, scheduler: str) -> None:
+    config = copy_of_tiny / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({"_class_name": scheduler}))
+    assert refusal(lambda: load(copy_of_tiny)) == (
+        f"{config}: {scheduler} is of another diffusion process",
+        "use a base of the Stable Diffusion family",
+    )
+
+
+def test_latents_with_a_mean_of_their_own_are_refused(copy_of_tiny: Path, load: Load) -> None:
+    config = copy_of_tiny / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "latents_mean": [0.5, 0.5, 0.5, 0.5]}))
+    assert refusal(lambda: load(copy_of_tiny)) == (
+        f"{copy_of_tiny}/vae: latents with a mean of their own (latents_mean) are not supported",
+        "use a base of the Stable Diffusion family",
+    )
+
+
 def test_a_folder_of_unclip_is_refused(copy_of_tiny: Path, load: Load) -> None:
     config = copy_of_tiny / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "class_embed_type": "identity"}))

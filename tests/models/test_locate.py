@@ -149,6 +149,19 @@ def test_the_fingerprint_changes_with_the_weights(copy_of_tiny: Path, part: str,
     assert locate.fingerprint(copy_of_tiny) != before
 
 
+def test_the_fingerprint_of_a_large_file_changes_with_what_lies_between_its_edges(tmp_path: Path) -> None:
+    """Where a LoRA was merged into a base, the edges need not differ."""
+    weights = tmp_path / "base.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(locate.SMALL + 1)
+    before, edges = locate.fingerprint(weights), locate.fingerprint(weights, of_edges=True)
+    with weights.open("r+b") as file:
+        file.seek(locate.STRIDE * 5 + locate.SAMPLE - 1)
+        file.write(b"x")
+    assert locate.fingerprint(weights) != before != edges
+    assert locate.fingerprint(weights, of_edges=True) == edges
+
+
 @pytest.mark.parametrize("part", locate.PARTS)
 def test_the_fingerprint_changes_with_a_configuration(copy_of_tiny: Path, part: str) -> None:
     before = locate.fingerprint(copy_of_tiny)

@@ -101,6 +101,7 @@ def test_half_precision_files_are_half_and_load_in_what_is_asked_for(
     assert {p.dtype for p in base.autoencoder.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
     ("family", "metadata", "bias", "prediction", "pixels"),
     [
@@ -120,12 +121,13 @@ def test_what_shapes_do_not_show(
     bias: float,
     prediction: str,
     pixels: int,
+    dtype: torch.dtype,
 ) -> None:
     """Two kinds of SD 2 differ in the spread of the last attention's bias."""
     state = original_state(families[family])
     last = {"sd1": 5, "sd2": 3, "sdxl": 1}[family]
     name = f"model.diffusion_model.output_blocks.{last}.1.transformer_blocks.0.norm1.bias"
-    state[name] = bias * torch.tensor([-1.0, 1.0]).repeat(len(state[name]) // 2)
+    state[name] = (bias * torch.tensor([-1.0, 1.0])).repeat(len(state[name]) // 2).to(dtype)
     plan = read_architecture(written(tmp_path, state, metadata))
     assert (plan.scheduler["prediction_type"], plan.native_pixels) == (prediction, pixels)
     assert plan.unet["sample_size"] == pixels // FACTOR

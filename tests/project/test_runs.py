@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,30 @@ def test_a_killed_process_leaves_no_run(edits: Path) -> None:
     assert list_runs(edits) == []
     assert len(sweep(edits)) == 1
     assert names(edits) == []
+
+
+def test_a_run_that_is_ended_early_is_let_go_and_goes_on_from_another_machine(
+    edits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start_run(edits, "a", NOW, request={"K": 1})
+    with pytest.raises(KeyboardInterrupt), run.at_work():
+        raise KeyboardInterrupt
+    monkeypatch.setattr("sine_cli.project.files._this_machine", lambda: "00000000")
+    (left,) = unfinished_runs(edits)
+    assert left.holder is None
+    left.take_over()
+    assert [path.name for path in left.hidden.glob("owner-*")] == [f"owner-{os.getpid()}@00000000"]
+
+
+def test_a_picture_below_the_run_s_folder_shows_that_it_is_worked_on(edits: Path, dead_pid: int) -> None:
+    run = start_run(edits, "a", NOW, request={})
+    long_ago = time.time() - 3 * 24 * 3600
+    run.save_image("cells/1.png", IMAGE, {})
+    os.utime(run.folder, (long_ago, long_ago))
+    (run.hidden / f"owner-{Process.this().name}").rename(run.hidden / f"owner-{dead_pid}@00000000")
+    assert run.holder is None
+    run.save_image("cells/2.png", IMAGE, {})
+    assert run.holder == Process(dead_pid, "00000000")
 
 
 def test_a_run_of_another_machine_is_neither_taken_nor_removed(edits: Path, dead_pid: int) -> None:

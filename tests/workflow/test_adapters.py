@@ -58,6 +58,26 @@ def test_a_record_that_says_more_than_its_files_hold_is_refused(
     assert refusal(tuned, monkeypatch) == f"girl/adapter/{file}.safetensors {UNFIT}"
 
 
+def test_an_adapter_that_takes_the_place_of_the_one_being_read_is_told(
+    tuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(find_base(tuned.manifest).path, None, torch.device("cpu"), torch.float32)
+    record, attach = read_record(tuned.project), adapters.attach_adapter
+
+    def while_another_tuning_ends(*arguments: Any, **settings: Any) -> Any:
+        for path in tuned.project.adapter_dir.glob("*.safetensors"):
+            other = {name: tensor + 1 for name, tensor in load_file(path).items()}
+            save_file(other, path.with_name("other"))
+            path.with_name("other").replace(path)
+        return attach(*arguments, **settings)
+
+    monkeypatch.setattr(adapters, "attach_adapter", while_another_tuning_ends)
+    with pytest.raises(UserError) as caught:
+        load_adapter(tuned.project, record, base.unet, base.text)
+    assert caught.value.message == "girl/adapter was tuned anew while it was read"
+    assert caught.value.hint == "run the same command again"
+
+
 @pytest.mark.parametrize("name", ["adapter.safetensors", "position.safetensors"])
 @pytest.mark.parametrize("damage", ["shape", "missing", "extra", "empty", "cut"])
 def test_tensors_that_do_not_fit_are_refused(

@@ -41,6 +41,17 @@ def test_a_folder_is_kept_by_its_whole_path_so_that_it_is_found_from_everywhere(
     assert chosen.tune == load_preset("mini").tune, "it is of mini's size"
 
 
+def test_a_project_keeps_a_fingerprint_of_edges_alone_as_older_versions_made_it(
+    tiny_base: Path, untuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locate, "SMALL", 0)
+    monkeypatch.setattr(locate, "STRIDE", 4096)
+    former = locate.fingerprint(tiny_base, of_edges=True)
+    assert former != choose_base(str(tiny_base)).revision
+    manifest = untuned.manifest.model_copy(update={"base": str(tiny_base), "base_revision": former})
+    assert find_base(manifest) == locate.Location(tiny_base, former)
+
+
 def test_a_file_given_by_a_link_keeps_its_name(family_files: dict[str, Path], tmp_path: Path) -> None:
     """The hub's cache has files as links to hashes, which do not end in .safetensors."""
     blob, link = tmp_path / "0123abc", tmp_path / "base.safetensors"

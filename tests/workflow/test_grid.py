@@ -25,6 +25,7 @@ from sine_cli.workflow.grid import GridProgress, GridRequest, GridResult, grid, 
 from sine_cli.workflow.scorers import open_scorer, score_files
 from sine_cli.workflow.size import Size
 from sine_cli.workflow.tune import tune
+from sine_cli.workflow.verify import verify
 from tests.workflow.conftest import EDIT, TUNE, Girl
 
 PROMPT = "a sculpture of a girl"
@@ -173,6 +174,34 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
     assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:2]
     tune(tuned.project, tuned.manifest, TUNE)
     assert resume_grid(tuned.project, tuned.manifest).made == 2, "with the first adapter it still can"
+
+
+def test_a_grid_that_another_machine_holds_is_told(tuned: Girl, tmp_path: Path) -> None:
+    interrupt(tuned)
+    (left,) = unfinished_runs(tuned.project.grids_dir)
+    (left.hidden / "owner-1@00000000").touch()
+    with pytest.raises(UserError) as caught:
+        resume_grid(tuned.project, tuned.manifest)
+    assert caught.value.message == f"{left.final} is being made by process 1 of another machine"
+    assert caught.value.hint == f"wait for it, or if it is no more: `rm {left.hidden}/owner-1@00000000`"
+
+
+def test_a_grid_may_go_on_under_other_conditions_and_its_record_says_what_the_cells_share(
+    tuned: Girl,
+) -> None:
+    interrupt(tuned)
+    notices: list[str] = []
+    result = resume_grid(tuned.project, tuned.manifest, on_notice=notices.append, low_memory=True)
+    assert notices == ["the cells that are there were made otherwise: memory normal then, low now"]
+    record = yaml.safe_load((result.folder / "run.yaml").read_text("utf-8"))
+    assert "low_memory" not in record and record["device"] == "cpu"
+    assert [read_recipe(path).get("low_memory", False) for path in pictures(result)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert verify(tuned.project).problems == []
 
 
 def test_without_an_interrupted_grid_there_is_nothing_to_go_on_with(tuned: Girl) -> None:

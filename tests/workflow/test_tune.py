@@ -430,6 +430,31 @@ def test_a_damaged_or_linked_kept_adapter_is_not_taken_up(tuned: Girl, tmp_path:
     assert not run(tuned).already_there
 
 
+def test_an_adapter_of_another_version_is_kept_whatever_its_record_says(tuned: Girl) -> None:
+    record = Path("girl/adapter/record.yaml")
+    newer = record.read_text("utf-8") + "future: 1\n"
+    record.write_text(newer)
+    before = results(tuned.project.root)[:2]
+    run(tuned, settings=OTHER)
+    (kept,) = Path("girl/tuning/adapters").iterdir()
+    assert [(kept / name).read_bytes() for name in RESULTS[:2]] == before
+    assert (kept / "adapter" / "record.yaml").read_text("utf-8") == newer
+
+
+def test_of_an_adapter_whose_record_says_nothing_links_are_not_kept(tuned: Girl, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
+    Path("girl/adapter/record.yaml").write_text("future: 1\n")
+    position = Path("girl/adapter/position.safetensors")
+    position.unlink()
+    position.symlink_to(tmp_path / "secret")
+    run(tuned, settings=OTHER)
+    (kept,) = Path("girl/tuning/adapters").iterdir()
+    assert sorted(path.name for path in (kept / "adapter").iterdir()) == [
+        "adapter.safetensors",
+        "record.yaml",
+    ]
+
+
 def test_a_damaged_adapter_is_not_kept(tuned: Girl) -> None:
     flip_last_byte(Path("girl/adapter/adapter.safetensors"))
     run(tuned, settings=OTHER)
@@ -590,6 +615,16 @@ def test_a_tuning_that_may_stop_early_goes_on_and_ends_as_the_unbroken_one(
     assert result.resumed_at == stopped_at
     assert results(untuned.project.root) == results(stopped_early)
     assert result.record.steps_taken == read_record(Project(stopped_early)).steps_taken
+
+
+@pytest.mark.parametrize(("changed", "resumed_at"), [({"steps": 3}, 0), ({"switch_step": 7}, 5)])
+def test_a_tuning_that_may_stop_early_goes_on_with_the_settings_of_its_looks_alone(
+    looking_often: None, untuned: Girl, changed: dict[str, int], resumed_at: int
+) -> None:
+    stop_after(untuned, 5, EARLY)
+    edit = untuned.manifest.edit.model_copy(update=changed)
+    manifest = untuned.manifest.model_copy(update={"edit": edit})
+    assert tune(untuned.project, manifest, EARLY).resumed_at == resumed_at
 
 
 def test_a_look_is_the_preview_of_its_step(looking_often: None, untuned: Girl) -> None:

@@ -25,6 +25,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sine_cli.errors import SineError
+
 Update = Callable[[int, int | None, str], None]
 """(done, total, description) of the work under way; the total is None where it is not known yet."""
 
@@ -73,19 +75,22 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self.warnings: list[str] = []
         self._out = _Plain()
         self._err = _Plain(stderr=True)
 
     def result(self, lines: list[str], facts: dict[str, Any]) -> None:
         """The outcome of a command: lines for a person, or the facts as one JSON object for a script."""
-        if self.as_json:
-            text = json.dumps(facts, ensure_ascii=False, indent=2, default=str)
-            # What a terminal obeys, and what in a path is not UTF-8: JSON has a way to write them too.
-            sys.stdout.write(re.sub(_NOT_PLAIN, lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
+        with _stdout_errors():
+            if self.as_json:
+                facts = {**facts, "warnings": self.warnings}
+                text = json.dumps(facts, ensure_ascii=False, indent=2, default=str)
+                # What a terminal obeys, and what in a path is not UTF-8: JSON has a way to write them too.
+                sys.stdout.write(re.sub(_NOT_PLAIN, lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
+            else:
+                for line in lines:
+                    self._out.print(line)
             sys.stdout.flush()
-            return
-        for line in lines:
-            self._out.print(line)
 
     def say(self, text: str) -> None:
         """A notice to a person."""
@@ -93,7 +98,8 @@ class Console:
             self._err.print(text)
 
     def warn(self, text: str) -> None:
-        """Something that a person should know and need not act on."""
+        """Something that a person should know and need not act on; scripts find it in the JSON object."""
+        self.warnings.append(text)
         if not self.quiet:
             self._err.print(f"warning: {text}")
 
@@ -162,6 +168,21 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+@contextmanager
+def _stdout_errors() -> Iterator[None]:
+    """What keeps stdout from being written, in words. Where its reader went away, see `main`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Else Python tries once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SineError(
+            f"cannot write to stdout: {error.strerror}", "what was made is there; `sine show` lists it"
+        ) from error
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -112,6 +112,7 @@ def edit(
 
     if origin is not None:
         _refuse_settings(context)
+        record_of_edit(origin)
     elif not prompts:
         raise UserError(
             "a prompt is missing", 'say what the picture shall become: `sine edit "a sculpture of a girl"`'
@@ -156,8 +157,6 @@ def edit(
     # Before torch is imported; the workflow asks again
     if origin is None:
         check_edit(opened, manifest, request)
-    else:
-        record_of_edit(origin)
     with console.progress() as update:
         from sine_cli.workflow.edit import EditProgress, edit
         from sine_cli.workflow.remake import RemakeRequest, remake

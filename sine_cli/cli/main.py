@@ -126,8 +126,14 @@ def _hint_for(error: typer.TyperException, name: str) -> str:
     shows = f"`{path} --help` shows what it takes"
     taken = context.command.params if context is not None else []
     takes_prompt = any(each.name == "prompt" and each.param_type_name == "argument" for each in taken)
-    if takes_prompt and "extra argument" in error.format_message():
-        return f'put a prompt in quotes: `{path} "a castle at night"`; {shows}'
+    if "extra argument" in error.format_message():
+        if takes_prompt:
+            return f'put a prompt in quotes: `{path} "a castle at night"`; {shows}'
+        if any(each.name == "class_noun" for each in taken):
+            return f'put a noun of several words in quotes: `-c "red house"`; {shows}'
+    unknown = re.fullmatch(r"No such command '(?P<words>[^']+ [^']+)'\.", error.format_message())
+    if unknown:
+        return f'did you mean `{path} edit "{unknown["words"]}"`? {shows}'
     return shows
 
 

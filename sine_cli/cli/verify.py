@@ -21,6 +21,7 @@ def verify(project: ProjectOption = None, as_json: JsonOption = False, quiet: Qu
     sine verify --project girl --json
     """
     from sine_cli.console import Console, counted
+    from sine_cli.project.folder import typed_for
 
     console = Console(as_json=as_json, quiet=quiet)
     opened = choose_project(project, console)
@@ -53,7 +54,7 @@ def verify(project: ProjectOption = None, as_json: JsonOption = False, quiet: Qu
         count = len(verdict.problems)
         raise SineError(
             f"{opened.label} has {counted(count, 'problem')}",
-            "mend what is named on stdout, then `sine verify` again",
+            f"mend what is named on stdout, then `{typed_for(opened, 'verify')}` again",
         )
 
 

@@ -48,6 +48,15 @@ class Project:
         check_inside(self.root, path)
         return path
 
+    def check_picture(self, manifest: "Manifest") -> None:
+        """Raises UserError where the stored picture is gone, or not the one whose hash the manifest has."""
+        path, known = self.source(manifest), manifest.source.stored_sha256
+        if known is not None and files.sha256(path) != known:
+            raise UserError(
+                f"{files.shown(path)} is not the picture whose hash {files.shown(self.manifest_path)} has",
+                "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+            )
+
     @property
     def adapter_dir(self) -> Path:
         return self.root / "adapter"

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from string import Template
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from sine_cli.errors import UserError
@@ -27,7 +27,7 @@ from sine_cli.project.plain_yaml import (
     refuse,
     shortened,
 )
-from sine_cli.project.prompts import without_token
+from sine_cli.project.prompts import TOKEN, with_token, without_token
 from sine_cli.project.templates import template_path
 
 SCHEMA_VERSION = 2
@@ -47,6 +47,28 @@ def _stays_inside(file: str) -> str:
     if climbs or "\\" in file or "\0" in file or PureWindowsPath(file).drive:
         raise ValueError("must be a path inside the project folder")
     return file
+
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def looks_like_hub(name: str) -> bool:
+    """Whether a base of that name may be one of the hub's."""
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(".safetensors")
+
+
+def _is_base(name: str) -> str:
+    """A relative path is none: what it names would change with the working folder."""
+    known = sorted(path.stem for path in template_path("bases").glob("*.yaml"))
+    if name not in known and not looks_like_hub(name) and not Path(name).is_absolute():
+        raise ValueError(f"must be a preset ({', '.join(known)}), a hub id (owner/name) or a whole path")
+    return name
+
+
+def _is_one_word(token: str) -> str:
+    if len(token.split()) != 1 or TOKEN in token:
+        raise ValueError("must be one word")
+    return token
 
 
 def _is_sha256(digest: str) -> str:
@@ -95,8 +117,17 @@ class Prompts(_Section):
 
     class_noun: Text = Field(validation_alias="class", serialization_alias="class")
     kind: Text
-    token: Text
-    source: Text  # the source prompt
+    token: Annotated[Text, AfterValidator(_is_one_word)]
+    source: Text  # the source prompt; `[*]` in the file is the token here
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_token(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            source, token = (values.get(name) for name in ("source", "token"))
+            if isinstance(source, str) and isinstance(token, str):
+                return {**values, "source": with_token(source, token)}
+        return values
 
     @property
     def of_class(self) -> str:
@@ -146,7 +177,7 @@ class Manifest(_Section):
     )
     source: Source
     prompts: Prompts
-    base: Text  # a preset, a hub id or a folder
+    base: Annotated[Text, AfterValidator(_is_base)]  # a preset, a hub id, a folder or a file
     base_revision: Text | None = None  # a commit of the hub, or the "sha256:..." of a local folder
     tune: TuneSettings
     edit: EditSettings

@@ -30,6 +30,10 @@ _VOWEL_SOUND = re.compile(
 )
 
 
+TOKEN = "[*]"
+"""What stands for the token in a prompt."""
+
+
 @dataclass(frozen=True)
 class _Sentences:
     default_kind: str
@@ -95,7 +99,7 @@ def without_token(prompt: str, token: str) -> str:
 
 def with_token(prompt: str, token: str) -> str:
     """The prompt with the token in place of `[*]`, "a [*] dog"; as it is where it has none."""
-    return prompt.replace("[*]", token)
+    return prompt.replace(TOKEN, token)
 
 
 def check_class_noun(class_noun: str) -> str:
@@ -106,7 +110,7 @@ def check_class_noun(class_noun: str) -> str:
 def check_token(token: str) -> str:
     """The token, trimmed: one word of 1 to 60 characters, no control characters. Raises UserError."""
     token = _checked(token, "--token", "sks")
-    if len(token.split()) > 1:
+    if len(token.split()) > 1 or TOKEN in token:
         raise UserError(f'--token must be one word, got "{token}"', "type a rare word: `--token sks`")
     return token
 

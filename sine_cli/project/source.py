@@ -77,12 +77,15 @@ class Picture:
     original_width: int
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, *, least: int = SMALLEST_SIDE) -> Picture:
     """Read any picture that Pillow reads as upright 8-bit RGB.
+
+    Args:
+        least: pixels that a side must have.
 
     Raises:
         UserError: no such file, a folder, no permission, empty, not a picture, truncated or damaged, more
-            pixels than Pillow allows, or a side below 16 pixels.
+            pixels than Pillow allows, or a side below `least`.
     """
     content = files.read_bytes(path)
     if not content:
@@ -91,7 +94,7 @@ def read_picture(path: Path) -> Picture:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, and at half the pixels that it refuses: neither keeps us from reading.
         warnings.simplefilter("ignore")
-        opened = _opened(content, path)
+        opened = _opened(content, path, least)
         upright, orientation = _decoded_upright(opened, path, notes.append)
         image = _as_rgb(upright, notes.append)
     stored_on_its_side = orientation >= 5
@@ -122,7 +125,7 @@ def write_source(image: Image.Image, path: Path) -> None:
         bare.save(partial, format="PNG")
 
 
-def _opened(content: bytes, path: Path) -> ImageFile.ImageFile:
+def _opened(content: bytes, path: Path, least: int) -> ImageFile.ImageFile:
     """The picture with its header read; its size and kind are fit."""
     try:
         image = Image.open(io.BytesIO(content))
@@ -136,10 +139,10 @@ def _opened(content: bytes, path: Path) -> ImageFile.ImageFile:
     if image.format == "EPS":  # to read one, Pillow would run Ghostscript on the stranger's program in it
         hint = "export it as PNG, then name that file"
         raise UserError(f"{files.shown(path)} is an EPS program, not a picture", hint)
-    if min(image.size) < SMALLEST_SIDE:
+    if min(image.size) < least:
         raise UserError(
             f"{files.shown(path)} is {image.height}x{image.width} pixels (height x width), too small",
-            f"take a picture of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels",
+            f"take a picture of at least {least}x{least} pixels",
         )
     return image
 

@@ -109,6 +109,7 @@ def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revi
 def check_record(project: Project, manifest: Manifest, record: AdapterRecord) -> None:
     """Refuse an adapter of another base or another picture, by what the manifest says. Raises UserError."""
     check_base(project, manifest, record, manifest.base_revision)
+    project.check_picture(manifest)
     folder = shown(project.adapter_dir)
     if record.source_prompt != manifest.prompts.source:
         raise UserError(

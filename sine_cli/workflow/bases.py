@@ -15,14 +15,13 @@ from sine_cli.errors import UserError
 from sine_cli.models import locate
 from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown
-from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings
+from sine_cli.project.manifest import EditSettings, Manifest, TuneSettings, looks_like_hub
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.presets import BasePreset, default_settings, load_preset, presets
 from sine_cli.project.prompts import check_text
 
 BUNDLED = "mini"
 PREFERRED = "sd15"
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,99}", re.ASCII)
 """A branch, tag or commit. The hub's client makes paths of them, which must not climb."""
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
@@ -117,27 +116,22 @@ def choose_base(name: str | None, on_notice: Callable[[str], None] = lambda _: N
 def find_base(manifest: Manifest) -> Location:
     """The project's base on this disk, weights and all, at the very revision that the manifest fixes.
 
-    Nothing is fetched, and a relative path is none: what it names would change with the working folder.
+    Nothing is fetched.
 
     Raises:
         UserError: the base is not on this disk, or it is another one by now.
     """
     name, revision = manifest.base, manifest.base_revision
     preset = _preset(name)
-    repository = preset.hub if preset else name if _looks_like_hub(name) else None
+    repository = preset.hub if preset else name if looks_like_hub(name) else None
     if repository:
         location = _find_cached(name, repository, revision or (preset.revision if preset else None))
     elif preset:
         location = _bundled(preset, revision)
-    elif Path(name).is_absolute():
+    else:
         location = _find(name, lambda _: None)
         if revision == locate.fingerprint(location.path, of_edges=True):
             location = replace(location, revision=revision)
-    else:
-        raise UserError(
-            f"base: must be a preset, a hub id or a whole path, got {shown(Path(name))}",
-            f"presets: {', '.join(presets())}; mend `base` in sine.yaml, then `sine show` checks it again",
-        )
     _check_revision(manifest, location)
     return location
 
@@ -149,7 +143,7 @@ def base_at_hand(manifest: Manifest) -> Location | None:
         UserError: a folder or file is gone, or it is another base by now.
     """
     preset = _preset(manifest.base)
-    repository = preset.hub if preset else manifest.base if _looks_like_hub(manifest.base) else None
+    repository = preset.hub if preset else manifest.base if looks_like_hub(manifest.base) else None
     if repository is None:
         return find_base(manifest)
     _check_is_revision(manifest.base_revision)
@@ -188,7 +182,7 @@ def fetch_base(name: str, on_notice: Callable[[str], None] = lambda _: None) -> 
     """
     name, at, revision = name.partition("@")
     preset = _preset(name)
-    repository = preset.hub if preset else name if _looks_like_hub(name) else None
+    repository = preset.hub if preset else name if looks_like_hub(name) else None
     if preset and not repository:
         raise UserError(f"--fetch: `{name}` comes along with sine", f"use it: `sine init ... --base {name}`")
     if repository is None:
@@ -224,10 +218,6 @@ def _find_cached(name: str, repository: str, revision: str | None) -> Location:
         f"fetch it yourself: `sine bases --fetch {wanted}`",
     )
     return locate.on_disk(repository, revision, refusal)
-
-
-def _looks_like_hub(name: str) -> bool:
-    return HUB_ID.fullmatch(name) is not None and not name.endswith(".safetensors")
 
 
 def _best_at_hand() -> tuple[str, str]:
@@ -293,4 +283,4 @@ def _repository(name: str) -> str | None:
     preset = _preset(name)
     if preset:
         return preset.hub
-    return name if _looks_like_hub(name) and not os.path.exists(name) else None
+    return name if looks_like_hub(name) and not os.path.exists(name) else None

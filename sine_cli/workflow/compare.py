@@ -20,6 +20,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
+from sine_cli.project.prompts import with_token
 from sine_cli.project.runs import UnfinishedRun, load_picture, start_run
 from sine_cli.scoring.scorer import Score, ScorerIdentity
 from sine_cli.workflow.asked import CompareRequest, check_compare, without_effect
@@ -89,6 +90,7 @@ def compare(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
+    request = replace(request, prompt=with_token(request.prompt, manifest.prompts.token))
     check_compare(project, manifest, request)
     for line in without_effect(request):
         on_notice(line)

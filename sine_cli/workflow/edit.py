@@ -11,6 +11,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
+from sine_cli.project.prompts import with_token
 from sine_cli.project.runs import start_run
 from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
 from sine_cli.workflow.asked import EditRequest, check_edit, without_effect
@@ -84,6 +85,8 @@ def edit(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
+    token = manifest.prompts.token
+    request = replace(request, prompts=[with_token(prompt, token) for prompt in request.prompts])
     guides = check_edit(project, manifest, request)
     for line in without_effect(request, [(request.settings, guides)]):
         on_notice(line)

@@ -21,6 +21,7 @@ from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
+from sine_cli.project.prompts import with_token
 from sine_cli.project.runs import UnfinishedRun, find_recipe, load_picture, start_run, unfinished_runs
 from sine_cli.project.source import is_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
@@ -104,6 +105,7 @@ def grid(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     # 1. What is asked for, checked before anything is loaded
+    request = replace(request, prompt=with_token(request.prompt, manifest.prompts.token))
     cells = check_grid(project, manifest, request)
     for line in without_effect(request, cells):
         on_notice(line)
@@ -166,9 +168,10 @@ def resume_grid(
     left = unfinished_runs(project.grids_dir)
     left = [run for run in left if run.holder is None] or left  # else who holds them is told below
     if not left:
+        begin = typed_for(project, 'grid "a sculpture of a girl"')
         raise UserError(
             f"no interrupted grid in {shown(project.grids_dir)}",
-            'start one: `sine grid "a sculpture of a girl"`',
+            f"start one: `{begin}`",
         )
     run = left[-1]
     recipes, begun_with, scorer_name = _read_request(run)

@@ -150,19 +150,11 @@ def stored_picture(project: Project, manifest: Manifest) -> Image.Image:
         raise UserError(
             f"{shown(path)} is {size.described()}, and {shown(project.manifest_path)} says "
             f"{Size(said.height, said.width).described()}",
-            "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+            "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`"
+            if said.stored_sha256 != sha256(path)
+            else f"set `height: {size.height}` and `width: {size.width}` there, under `source`",
         )
     return picture
-
-
-def check_unchanged(project: Project, manifest: Manifest) -> None:
-    """Raises UserError where the stored picture is not the one whose hash the manifest has."""
-    path, known = project.source(manifest), manifest.source.stored_sha256
-    if known is not None and sha256(path) != known:
-        raise UserError(
-            f"{shown(path)} is not the picture whose hash {shown(project.manifest_path)} has",
-            "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
-        )
 
 
 def open_studio(

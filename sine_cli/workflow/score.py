@@ -86,7 +86,7 @@ def score(request: ScoreRequest, on_notice: Callable[[str], None] = lambda _: No
     for (prompt, source, crop), group in groupby(held_against, key=lambda each: each[1:]):
         files = [file for file, *_ in group]
         original = part_shown(read_picture(source).image, crop) if source else None
-        scores = scorer.score((read_picture(file).image for file in files), prompt, original)
+        scores = scorer.score((read_picture(file, least=1).image for file in files), prompt, original)
         scored += [ScoredPicture(file, prompt, score) for file, score in zip(files, scores, strict=True)]
     return ScoreResult(scorer.identity, scored)
 

@@ -12,8 +12,8 @@ from sine_cli.errors import UserError
 from sine_cli.models import locate
 from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown
+from sine_cli.project.manifest import HUB_ID
 from sine_cli.project.runs import load_picture
-from sine_cli.workflow.bases import HUB_ID
 from sine_cli.workflow.size import WHOLE, Box
 
 if TYPE_CHECKING:  # torch comes with the scorer itself, after all that can be wrong is looked at

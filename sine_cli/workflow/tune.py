@@ -44,7 +44,7 @@ from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.checkpoint import Checkpoint
 from sine_cli.workflow.fit import check_tuning_fits
 from sine_cli.workflow.kept_adapters import keep_adapter, take_up_adapter
-from sine_cli.workflow.open import check_unchanged, stored_picture
+from sine_cli.workflow.open import stored_picture
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.prior import class_pictures, class_settings
 from sine_cli.workflow.record import versions
@@ -130,7 +130,7 @@ def _tune(
 
     # 1. What the adapter would be made from; the same again need not be made again
     picture = stored_picture(project, manifest)
-    check_unchanged(project, manifest)
+    project.check_picture(manifest)
     location = find_base(manifest)
     device = best_device()
     small = small_optimizer(device) if low_memory else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sine_cli.errors import UserError
-from sine_cli.project.files import printable, sha256, shown
+from sine_cli.project.files import printable, sha256, shown, typed
 
 STRONGEST = 10.0
 """Far beyond what any LoRA bears; more is a slip of the finger."""
@@ -43,4 +43,10 @@ def parse_user_lora(text: str) -> UserLora:
         raise UserError(f"--lora: the strength must be from -10 to 10, got {number}", hint)
     if not os.path.isfile(name):
         raise UserError(f"--lora: no such file: {shown(Path(name))}", hint)
+    folder = Path(os.path.abspath(name)).parent
+    if (folder / "record.yaml").is_file():
+        raise UserError(
+            f"--lora: {shown(Path(name))} is the adapter of a project of sine",
+            f"use it as a guide: `--guide {typed(folder.parent)}:0.3`; `sine export` writes it as a LoRA",
+        )
     return UserLora(Path(name), scale)

@@ -14,7 +14,7 @@ from sine_cli.models.adapter import adapter_shapes
 from sine_cli.models.base import unet_without_weights
 from sine_cli.models.locate import Location
 from sine_cli.project.files import printable, shown, typed
-from sine_cli.project.folder import Project
+from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
 from sine_cli.project.runs import (
@@ -35,7 +35,7 @@ from sine_cli.workflow.checkpoint import going_on
 from sine_cli.workflow.compare import SHEET as COMPARISON
 from sine_cli.workflow.grid import SCORES, TRADEOFF, cell_name
 from sine_cli.workflow.methods import METHODS, SEEDLESS
-from sine_cli.workflow.open import check_unchanged, stored_picture
+from sine_cli.workflow.open import stored_picture
 from sine_cli.workflow.record import CONDITIONS, Provenance
 from sine_cli.workflow.remake import OF_RECIPE, OF_RUN, made_of
 
@@ -113,7 +113,7 @@ def verify(project: Project) -> Verdict:
     if manifest and (how := going_on(project, manifest)):
         verdict.notes.append(f"{project.label}: a tuning is not finished; {how}")
     for command, parent in parents.items():
-        verdict.notes += [_unfinished(run, command) for run in hidden_runs(parent)]
+        verdict.notes += [_unfinished(project, run, command) for run in hidden_runs(parent)]
     return verdict
 
 
@@ -121,7 +121,7 @@ def _verify_source(project: Project, manifest: Manifest, verdict: Verdict) -> No
     source = manifest.source
     with verdict.about(project.root / source.file):
         stored_picture(project, manifest)
-        check_unchanged(project, manifest)
+        project.check_picture(manifest)
         if source.stored_sha256 is None:
             older = manifest.schema_version < SCHEMA_VERSION
             verdict.notes.append(
@@ -171,11 +171,11 @@ def _verify_adapter(
         verdict.shapes = True
 
 
-def _unfinished(run: UnfinishedRun, command: str) -> str:
+def _unfinished(project: Project, run: UnfinishedRun, command: str) -> str:
     if run.holder is not None:
         return f"{shown(run.final)} is being made by {run.holder}"
     if run.request is not None:
-        return f"{shown(run.final)} is not finished; `sine grid --resume` goes on"
+        return f"{shown(run.final)} is not finished; `{typed_for(project, 'grid --resume')}` goes on"
     return f"{shown(run.hidden)} was left by an interruption; the next `sine {command}` removes it"
 
 
@@ -202,6 +202,11 @@ class _Expected:
 
 def _verify_run(folder: Path, verdict: Verdict) -> None:
     file = folder / "run.yaml"
+    if not file.is_file():
+        first = next(iter(sorted(folder.rglob("*.png"))), None)
+        again = f"a picture in it can be made again: `sine edit --from {typed(first)}`; or " if first else ""
+        verdict.add(folder, "has no run.yaml", f"{again}remove it: `rm -r {typed(folder)}`")
+        return
     with verdict.about(file):
         record = read_run(folder)
         try:

@@ -36,7 +36,7 @@ def test_notices_and_warnings_go_to_stderr_as_they_are(capsys: Capsys) -> None:
 def test_json_is_one_object_with_its_letters_readable(capsys: Capsys) -> None:
     Console(as_json=True).result(["a line for people"], {"prompt": ODD, "file": Path("a/b"), "none": None})
     out, err = capsys.readouterr()
-    assert json.loads(out) == {"prompt": ODD, "file": "a/b", "none": None}
+    assert json.loads(out) == {"prompt": ODD, "file": "a/b", "none": None, "warnings": []}
     assert "ünï" in out and out.endswith("}\n")
     assert err == ""
 
@@ -200,6 +200,19 @@ def test_a_reader_that_went_away_is_no_error(untuned: Path, command: str) -> Non
     assert (code, err) == (0, "project: girl\n" if command.startswith("show") else "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_full_disk_behind_stdout_is_told(untuned: Path, json: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "sine_cli", "show", "-q", *json]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: cannot write to stdout: No space left on device\n\n"
+        "hint: what was made is there; `sine show` lists it\n",
+    )
+
+
 def test_work_goes_on_when_nobody_reads_the_notices(picture: Path) -> None:
     init = ("init", str(picture), "--class", "girl", "--base", "mini")
     code, out = piped_to_nobody(*init, stream="stderr")
@@ -213,4 +226,4 @@ def test_json_has_nothing_that_a_terminal_obeys(capsys: Capsys) -> None:
     Console(as_json=True).result([], {"prompt": hostile})
     out = capsys.readouterr().out
     assert out.isascii() and out.replace("\n", "").isprintable()
-    assert json.loads(out) == {"prompt": hostile}
+    assert json.loads(out) == {"prompt": hostile, "warnings": []}

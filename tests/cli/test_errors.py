@@ -88,7 +88,7 @@ APART = "leave one of them out"
         (
             "init my photo.jpg -c dog",
             "Got unexpected extra argument(s) (photo.jpg)",
-            "`sine init --help` shows what it takes",
+            'put a noun of several words in quotes: `-c "red house"`; `sine init --help` shows what it takes',
         ),
         (
             "show a castle",
@@ -275,6 +275,14 @@ def test_a_wrong_option_is_told_and_nothing_is_written(
     before = listing()
     assert sine(*command.split()) == (2, "", told(message, hint))
     assert listing() == before
+
+
+def test_a_prompt_in_a_command_s_place_is_told(sine: "Sine") -> None:
+    message = told(
+        "No such command 'a photo of a cat'.",
+        'did you mean `sine edit "a photo of a cat"`? `sine --help` shows what it takes',
+    )
+    assert sine("a photo of a cat") == (2, "", message)
 
 
 @pytest.mark.parametrize("command", ["edit", "grid"])
@@ -559,7 +567,10 @@ def test_a_picture_that_is_gone_is_told(sine: "Sine", girl: Path) -> None:
 
 def test_another_picture_than_the_tuned_one_is_refused(sine: "Sine", girl: Path) -> None:
     Image.new("RGB", (72, 96)).save(girl / "source.png")
-    message = told("girl/adapter was tuned on another picture than girl/source.png", AGAIN)
+    message = told(
+        "girl/source.png is not the picture whose hash girl/sine.yaml has",
+        "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+    )
     assert sine("edit", "a boat", "-p", girl) == (2, "", message)
 
 

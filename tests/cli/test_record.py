@@ -1,6 +1,7 @@
 """`sine edit --from` and `sine verify`, as people see them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ from tests.alike import are_alike
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Sine
+
+
+def test_a_picture_that_is_not_there_is_told_wherever_one_works(sine: "Sine", girl: Path) -> None:
+    shutil.copytree(girl, "another")
+    assert sine("edit", "--from", "nosuch.png").err.startswith("error: no such file: nosuch.png\n")
 
 
 def test_a_picture_is_made_again_from_anywhere_and_the_project_verified(sine: "Sine", girl: Path) -> None:

@@ -54,7 +54,7 @@ def test_scripts_are_told_all(sine: "Sine", boats: list[Path], picture: Path) ->
     done = sine("score", boats[0], picture, "--prompt", "a red boat", "--json")
     facts = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
-    assert facts.keys() == {"scorer", "scorer_revision", "distance", "images"}
+    assert facts.keys() == {"scorer", "scorer_revision", "distance", "images", "warnings"}
     assert facts["scorer"] == "mini"
     assert facts["scorer_revision"] == locate_scorer("mini").location.revision
     assert facts["distance"] == "features of mini"

@@ -318,7 +318,9 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     here = Path.cwd()
     made = sine("init", picture, "--class", "girl", "--base", "mini", "--json", "--quiet")
     facts = parsed(made.out)
-    assert facts.keys() == {"project", "source", "source_prompt", "base", "base_revision", "notes"}
+    assert facts.keys() == {
+        *("project", "source", "source_prompt", "base", "base_revision", "notes", "warnings")
+    }
     assert (made.code, made.err, facts["project"], facts["notes"]) == (0, "", "girl", [])
     assert facts["source"].keys() == {"height", "width", "sha256"}
     assert facts["source_prompt"] == "a photo of a sks girl"
@@ -328,7 +330,8 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     facts = parsed(tuned.out)
     assert tuned.code == 0 and tuned.err == ""
     assert facts.keys() == {
-        *("project", "adapter", "already_there", "resumed_at", "steps", "loss", "seconds", "peak_memory")
+        *("project", "adapter", "already_there", "resumed_at", "steps", "loss", "seconds", "peak_memory"),
+        "warnings",
     }
     assert (facts["steps"], facts["already_there"], facts["resumed_at"]) == (4, False, 0)
     assert Path(facts["project"]).resolve() == here / "girl"
@@ -337,7 +340,9 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     edited = sine("edit", "a boat", "--size", "16x24", "--steps", "2", "--json", "-q")
     facts = parsed(edited.out)
     assert edited.code == 0 and edited.err == ""
-    assert facts.keys() == {"project", "runs"}
+    assert facts.keys() == {"project", "runs", "warnings"}
+    [warning] = facts["warnings"]
+    assert warning.startswith("16x24 is less than a quarter")
     [run] = facts["runs"]
     assert run.keys() == {"prompt", "folder", "images", "height", "width", "seconds", "peak_memory"}
     assert (run["prompt"], run["height"], run["width"]) == ("a boat", 16, 24)
@@ -350,7 +355,7 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     assert grid.code == 0 and grid.err == ""
     assert facts.keys() == {
         *("project", "prompt", "folder", "sheet", "scores", "tradeoff", "scorer", "cells", "made"),
-        *("height", "width", "seconds", "peak_memory"),
+        *("height", "width", "seconds", "peak_memory", "warnings"),
     }
     assert facts["made"] == 1
     [cell] = facts["cells"]
@@ -364,7 +369,16 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     facts = parsed(shown.out)
     assert shown.code == 0 and shown.err == ""
     runs = {"edits", "grids", "comparisons", "unfinished"}
-    assert facts.keys() == {"project", "manifest", "tuned", "checkpoint", "steps", "problem", *runs}
+    assert facts.keys() == {
+        "project",
+        "manifest",
+        "tuned",
+        "checkpoint",
+        "steps",
+        "problem",
+        "warnings",
+        *runs,
+    }
     assert (facts["tuned"], facts["checkpoint"], facts["unfinished"]) == (True, False, [])
     assert (facts["steps"], facts["problem"]) == (4, None)
     assert facts["manifest"]["prompts"]["class"] == "girl"

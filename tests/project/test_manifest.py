@@ -94,6 +94,7 @@ def edit(path: Path, section: str, name: str, line: str) -> int:
 # ------------------------------------------------------------------------------------------------- round trip
 
 words = st.text(min_size=1, max_size=80)
+tokens = words.filter(lambda word: len(word.split()) == 1 and "[*]" not in word)
 shares = st.floats(0, 1)
 positives = st.floats(0, 10, exclude_min=True)
 inner_files = st.lists(
@@ -112,8 +113,8 @@ manifests = st.builds(
         height=st.integers(1, 10**6),
         width=st.integers(1, 10**6),
     ),
-    prompts=st.builds(Prompts, class_noun=words, kind=words, token=words, source=words),
-    base=words,
+    prompts=st.builds(Prompts, class_noun=words, kind=words, token=tokens, source=words),
+    base=st.sampled_from(["mini", "sd15", "a/b"]) | words.map("/{}".format),
     base_revision=st.none() | words,
     tune=st.builds(
         TuneSettings,
@@ -196,10 +197,45 @@ def test_what_is_written_is_read_back(tmp_path: Path, manifest: Manifest) -> Non
     ],
 )
 def test_awkward_texts_are_read_back(tmp_path: Path, text: str) -> None:
-    prompts = Prompts(class_noun=text, kind=text, token=text, source=text)
+    token = text if len(text.split()) == 1 and text != "[*]" else "sks"
+    prompts = Prompts(class_noun=text, kind=text, token=token, source=text)
     manifest = MANIFEST.model_copy(update={"prompts": prompts, "base_revision": text})
     write_manifest(tmp_path / "sine.yaml", manifest)
     assert load_manifest(tmp_path / "sine.yaml") == manifest
+
+
+def test_the_source_prompt_s_placeholder_is_the_token(path: Path) -> None:
+    path.write_text(path.read_text("utf-8").replace("a photo of a sks girl", "a [*] girl"), "utf-8")
+    assert load_manifest(path).prompts.source == "a sks girl"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("token", "two words", 'prompts.token: must be one word, got "two words"'),
+        ("token", "[*]", 'prompts.token: must be one word, got "[*]"'),
+        *(
+            (
+                "base",
+                value,
+                "base: must be a preset (mini, sd15, sd21, sdxl), a hub id (owner/name) or a whole path, "
+                f'got "{value}"',
+            )
+            for value in ("minii", "./weights", "a/b/c", "a/b.safetensors", "~/weights")
+        ),
+    ],
+)
+def test_what_is_no_token_or_no_base_is_told_with_its_line(
+    path: Path, field: str, value: str, told: str
+) -> None:
+    lines = path.read_text("utf-8").splitlines()
+    (number,) = (n for n, line in enumerate(lines) if line.strip().startswith(f"{field}: "))
+    indent = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
+    lines[number] = f'{indent}{field}: "{value}"'
+    path.write_text("\n".join(lines), "utf-8")
+    with pytest.raises(UserError) as caught:
+        load_manifest(path)
+    assert caught.value.message == f"girl/sine.yaml:{number + 1}: {told}"
 
 
 def test_the_template_has_every_field_and_explains_it() -> None:

@@ -166,14 +166,22 @@ def test_progress_counts_the_rows_of_the_unet(tuned: Girl) -> None:
     told: list[EditProgress] = []
     edit(tuned.project, tuned.manifest, asked(prompts=["a dog", "a cat"], count=2, steps=2), told.append)
     assert told == [
+        EditProgress("a dog", 1, 2, 0, 20),
         EditProgress("a dog", 1, 2, 6, 20),
         EditProgress("a dog", 1, 2, 10, 20),
+        EditProgress("a cat", 2, 2, 10, 20),
         EditProgress("a cat", 2, 2, 16, 20),
         EditProgress("a cat", 2, 2, 20, 20),
     ]
 
 
 # ---------------------------------------------------------------------------------------- the tuned model
+
+
+def test_the_placeholder_in_a_prompt_is_the_token(tuned: Girl) -> None:
+    named, placeholder = (run(tuned, prompts=[f"a photo of a {word} dog"]) for word in ("sks", "[*]"))
+    assert named.prompt == placeholder.prompt == "a photo of a sks dog"
+    assert named.pictures[0].read_bytes() == placeholder.pictures[0].read_bytes()
 
 
 @pytest.mark.parametrize("settings", [{"base_weight": 1.0}, {"switch_step": 1000}])
@@ -232,7 +240,10 @@ def test_an_adapter_of_another_picture_is_refused(tuned: Girl) -> None:
     with Image.open("girl/source.png") as source:
         turned = source.rotate(180)
     turned.save("girl/source.png")
-    assert refusal(tuned) == ("girl/adapter was tuned on another picture than girl/source.png", AGAIN)
+    assert refusal(tuned) == (
+        "girl/source.png is not the picture whose hash girl/sine.yaml has",
+        "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
+    )
 
 
 def nan_in_the_adapter() -> None:

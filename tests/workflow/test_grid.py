@@ -108,8 +108,8 @@ def test_progress_counts_the_rows_of_the_unet_and_the_cells_that_are_saved(tuned
     told: list[GridProgress] = []
     grid(tuned.project, tuned.manifest, ASKED, told.append)
     of_one_v = [3, 3 + 2, 2 + 2, 2 + 2]
-    done = list(accumulate([*of_one_v, *of_one_v]))
-    saved = [0] * 4 + [2] * 4
+    done = list(accumulate([0, *of_one_v, *of_one_v]))
+    saved = [0] * 5 + [2] * 4
     assert told == [GridProgress(s, 4, d, done[-1]) for s, d in zip(saved, done, strict=True)]
 
 

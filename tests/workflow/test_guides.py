@@ -189,8 +189,8 @@ def test_a_guide_whose_picture_changed_is_refused(tuned: Girl, style: Girl) -> N
         turned = source.rotate(90)
     turned.save("stripes/source.png")
     assert refusal(tuned, guide("stripes", 0.3)) == (
-        "stripes/adapter was tuned on another picture than stripes/source.png",
-        "run `sine tune --project stripes` again",
+        "stripes/source.png is not the picture whose hash stripes/sine.yaml has",
+        "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`",
     )
 
 

@@ -20,9 +20,7 @@ def test_a_manifest_with_another_size_than_its_picture_decides_about_no_size(unt
     assert caught.value.message == (
         "girl/source.png is 60 high, 80 wide, and girl/sine.yaml says 60 high, 10000000 wide"
     )
-    assert (
-        caught.value.hint == "bring the picture back, or make a new project: `sine init PICTURE --class NOUN`"
-    )
+    assert caught.value.hint == "set `height: 60` and `width: 80` there, under `source`"
     assert not any(untuned.project.edits_dir.glob("*"))
     (made,) = edit(untuned.project, untuned.manifest, EditRequest(["a boat"], plain, Size(8, 8)))
     assert made.size == Size(8, 8), "where the size is given, nothing depends on it"

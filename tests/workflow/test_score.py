@@ -99,6 +99,13 @@ def test_a_prompt_that_is_given_goes_before_the_picture_s_own(untuned: Girl, tin
     assert own.score.distance == given.score.distance
 
 
+def test_pictures_that_are_too_small_for_a_project_have_scores(tiny_clip: Path, picture: Path) -> None:
+    Image.new("RGB", (8, 7), "red").save("small.png")
+    request = ScoreRequest([Path("small.png")], "a boat", picture, scorer=str(tiny_clip))
+    (scored,) = score(request).pictures
+    assert scored.score.distance is not None and scored.score.distance > 0
+
+
 def test_a_turned_photograph_is_scored_upright(tiny_clip: Path, picture: Path) -> None:
     upright = Image.open(picture)
     exif = Image.Exif()

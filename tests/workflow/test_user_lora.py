@@ -30,6 +30,18 @@ def test_a_file_with_or_without_its_strength(text: str, name: str, scale: float)
     }
 
 
+def test_the_adapter_of_a_project_is_no_lora_as_it_lies() -> None:
+    Path("boat/adapter").mkdir(parents=True)
+    for name in ("adapter.safetensors", "record.yaml"):
+        Path("boat/adapter", name).touch()
+    with pytest.raises(UserError) as caught:
+        parse_user_lora("boat/adapter/adapter.safetensors:0.5")
+    assert caught.value.message == (
+        "--lora: boat/adapter/adapter.safetensors is the adapter of a project of sine"
+    )
+    assert caught.value.hint == "use it as a guide: `--guide boat:0.3`; `sine export` writes it as a LoRA"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

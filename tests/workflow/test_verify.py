@@ -350,7 +350,12 @@ def test_a_damaged_or_missing_record_of_a_run_is_found(full: Girl) -> None:
     (problem,) = verify(full.project).problems
     assert problem.what.startswith(f"{record} is damaged (line 1: anchors")
     record.unlink()
-    assert found(full) == [f"{folder} is not a run folder: it has no run.yaml"]
+    (problem,) = verify(full.project).problems
+    assert problem.what == f"{folder}: has no run.yaml"
+    assert problem.hint == (
+        f"a picture in it can be made again: `sine edit --from {folder}/0001.png`; or remove it: "
+        f"`rm -r {folder}`"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- unfinished

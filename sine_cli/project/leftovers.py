@@ -15,7 +15,7 @@ def remove_leftovers(project: Project) -> None:
     outputs = (project.edits_dir, project.grids_dir, project.comparisons_dir, project.exports_dir)
     tuning = project.tuning_dir
     kept = tuning / "adapters"  # each in a folder of its own, as in a project
-    below = [tuning / name for name in ("checkpoint", "previews", "prior")] + [*kept.glob("*/adapter")]
+    below = [tuning / name for name in ("checkpoint", "previews", "prior")] + [kept, *kept.glob("*/adapter")]
     for folder in (project.root, *outputs, project.adapter_dir, tuning, *below):
         runs.sweep(folder)
     lock.remove_idle(project.tuning_lock)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from sine_cli.project.files import remove
+from sine_cli.project.files import partial_path, remove, storage_errors
 from sine_cli.project.folder import Project
 from sine_cli.workflow.adapter_record import RECORD, AdapterRecord
 from sine_cli.workflow.adapters import copy_adapter, intact_record, whole_files
@@ -38,7 +38,9 @@ def take_up_adapter(project: Project, is_wanted: Callable[[AdapterRecord], bool]
         if record and is_wanted(record):
             keep_adapter(project)
             copy_adapter(kept, project)
-            remove(folder)
+            with storage_errors(folder):
+                folder.rename(going := partial_path(folder))  # all of it at once, even where we are killed
+            remove(going)
             return record
     return None
 

@@ -415,6 +415,21 @@ def test_the_settings_of_a_kept_adapter_take_it_up_again_and_keep_the_other(tune
     assert run(tuned, settings=OTHER).record == other, "and back"
 
 
+def test_a_kept_adapter_that_is_taken_up_goes_at_once_even_where_its_removal_is_killed(
+    tuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: Path) -> None:
+        raise SystemExit
+
+    other = run(tuned, settings=OTHER).record
+    monkeypatch.setattr("sine_cli.workflow.kept_adapters.remove", die)
+    with pytest.raises(SystemExit):
+        run(tuned)
+    (kept,) = Path("girl/tuning/adapters").glob("[!.]*")
+    assert intact_record(Project(kept)) == other
+    assert run(tuned).already_there
+
+
 def test_a_damaged_or_linked_kept_adapter_is_not_taken_up(tuned: Girl, tmp_path: Path) -> None:
     run(tuned, settings=OTHER)
     (kept,) = Path("girl/tuning/adapters").iterdir()

@@ -198,7 +198,8 @@ class Renderer:
             done += rows
             on_rows(done, total)
 
-        on_rows(done, total)  # a step of a large picture takes long
+        if batches:
+            on_rows(done, total)  # a step of a large picture takes long
         for batch in batches:
             for recipe, z_0 in zip(batch, self._sampled(batch, on_step), strict=True):
                 yield self.developed(recipe, z_0)

@@ -453,4 +453,6 @@ def test_an_interruption_while_scoring_keeps_every_cell(tuned: Girl, monkeypatch
         with pytest.raises(Interrupted) as caught:
             run(tuned)
     assert caught.value.hint == "4 of 4 cells are kept; `sine grid --resume` goes on"
-    assert resume_grid(tuned.project, tuned.manifest).made == 0
+    told: list[GridProgress] = []
+    assert resume_grid(tuned.project, tuned.manifest, told.append).made == 0
+    assert told == [], "of no rows there is no progress"

@@ -22,7 +22,16 @@ def keep_adapter(project: Project) -> Path | None:
         return None
     name = hashlib.sha256((project.adapter_dir / RECORD).read_bytes()).hexdigest()[:12]
     kept = _folder(project) / name
-    copy_adapter(project, Project(kept))
+    if not kept.is_symlink() and whole_files(Project(kept)):  # by its name the same one
+        return kept
+    partial = partial_path(kept)
+    try:
+        copy_adapter(project, Project(partial))
+        with storage_errors(kept):
+            remove(kept)
+            partial.rename(kept)
+    finally:
+        remove(partial)
     return kept
 
 

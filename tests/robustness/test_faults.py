@@ -124,7 +124,7 @@ def test_a_full_disk_at_a_grid_keeps_the_cells_there_are(sine: Sine, tuned_once:
     ("every", "adapters", "refused"),
     [
         (2, 0, "tuning/checkpoint/state.safetensors"),
-        (100, 0, "tuning/adapters/[0-9a-f]{12}/adapter/adapter.safetensors"),
+        (100, 0, r"tuning/adapters/\.[0-9a-f]{12}\.[^/]*\.partial/adapter/adapter.safetensors"),
         (100, 1, "adapter/adapter.safetensors"),
     ],
 )

@@ -419,7 +419,8 @@ def test_a_kept_adapter_that_is_taken_up_goes_at_once_even_where_its_removal_is_
     tuned: Girl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(path: Path) -> None:
-        raise SystemExit
+        if path.exists():
+            raise SystemExit
 
     other = run(tuned, settings=OTHER).record
     monkeypatch.setattr("sine_cli.workflow.kept_adapters.remove", die)
@@ -428,6 +429,17 @@ def test_a_kept_adapter_that_is_taken_up_goes_at_once_even_where_its_removal_is_
     (kept,) = Path("girl/tuning/adapters").glob("[!.]*")
     assert intact_record(Project(kept)) == other
     assert run(tuned).already_there
+
+
+def test_what_a_kill_left_of_keeping_an_adapter_is_no_adapter_and_goes(tuned: Girl) -> None:
+    there = (tuned.project.adapter_dir / "record.yaml").read_bytes()
+    half = Path("girl/tuning/adapters", hashlib.sha256(there).hexdigest()[:12])
+    (half / "adapter").mkdir(parents=True)
+    (half / "adapter" / "adapter.safetensors").write_bytes(b"half")
+    record = read_record(tuned.project)
+    run(tuned, settings=OTHER)
+    assert [*Path("girl/tuning/adapters").iterdir()] == [half]
+    assert intact_record(Project(half)) == record
 
 
 def test_a_damaged_or_linked_kept_adapter_is_not_taken_up(tuned: Girl, tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def tune(
     )
     low_memory = is_low(memory)
     with (
-        stop_requests(lambda: console.say("stopping after this step; Ctrl-C again to stop at once")) as stop,
+        stop_requests(
+            lambda: console.say("stopping where it can go on; Ctrl-C again to stop at once")
+        ) as stop,
         console.progress() as update,
     ):
         from sine_cli.workflow.tune import TuneProgress, tune

@@ -59,7 +59,9 @@ def looks_like_hub(name: str) -> bool:
 
 def _is_base(name: str) -> str:
     """A relative path is none: what it names would change with the working folder."""
-    known = sorted(path.stem for path in template_path("bases").glob("*.yaml"))
+    from sine_cli.project.presets import presets  # which imports this module
+
+    known = presets()
     if name not in known and not looks_like_hub(name) and not Path(name).is_absolute():
         raise ValueError(f"must be a preset ({', '.join(known)}), a hub id (owner/name) or a whole path")
     return name

@@ -50,7 +50,7 @@ def test_an_interrupted_tuning_keeps_a_checkpoint_and_goes_on(
     assert (code, out) == (130, "")
     match = re.fullmatch(
         r"project: girl\nencoding patches  2/4\nencoding patches  4/4  [\d.]+/s, 0 s left\n(?:tuning .*\n)*"
-        r"stopping after this step; Ctrl-C again to stop at once\n(?:tuning .*\n)*"
+        r"stopping where it can go on; Ctrl-C again to stop at once\n(?:tuning .*\n)*"
         r"error: interrupted\n\nhint: the same command goes on from step (\d+)\n",
         err,
     )

@@ -181,7 +181,7 @@ def _stdout_errors() -> Iterator[None]:
         # Else Python tries once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SineError(
-            f"cannot write to stdout: {error.strerror}", "what was made is there; `sine show` lists it"
+            f"cannot write to stdout: {error.strerror}", "send it where there is room; what was made is there"
         ) from error
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted (Ctr
 import gc
 import os
 import re
+import shlex
 import signal
 import sys
 from types import FrameType
@@ -130,10 +131,10 @@ def _hint_for(error: typer.TyperException, name: str) -> str:
         if takes_prompt:
             return f'put a prompt in quotes: `{path} "a castle at night"`; {shows}'
         if any(each.name == "class_noun" for each in taken):
-            return f'put a noun of several words in quotes: `-c "red house"`; {shows}'
+            return f'put a name or noun of several words in quotes: `-c "red house"`; {shows}'
     unknown = re.fullmatch(r"No such command '(?P<words>[^']+ [^']+)'\.", error.format_message())
-    if unknown:
-        return f'did you mean `{path} edit "{unknown["words"]}"`? {shows}'
+    if unknown and "edit" in getattr(getattr(context, "command", None), "commands", {}):
+        return f"did you mean `{path} edit {shlex.quote(unknown['words'])}`? {shows}"
     return shows
 
 

@@ -42,6 +42,7 @@ _REQUEST = "request.yaml"
 _NAME = re.compile(r"\d{4}-\d{2}-\d{2}_\d{6}_[a-z0-9-]+", re.ASCII)
 _HIDDEN = re.compile(rf"\.(?P<name>{_NAME.pattern})\.partial", re.ASCII)
 _OWNER = "owner-"
+_FREE = "owner-none"  # of a run that was let go
 
 
 def slug(prompt: str) -> str:
@@ -101,12 +102,13 @@ class UnfinishedRun:
         """
         owner, own = _owner(self.hidden), self._owner_file(files.Process.this())
         with files.storage_errors(self.hidden):
-            if owner is None:
+            # Whoever renames it has it. When another process is quicker, the name is gone; the check below
+            # then finds that process.
+            if owner is None and not (self.hidden / _FREE).exists() and _owner(self.hidden) is None:
                 own.touch()
             elif self.holder is None:
-                # When another process is quicker, the name is gone; the check below then finds that process.
                 with contextlib.suppress(FileNotFoundError):
-                    self._owner_file(owner).rename(own)
+                    (self._owner_file(owner) if owner else self.hidden / _FREE).rename(own)
         holder = self.holder
         if holder is not None:
             stop = f"stop it: `kill {holder.pid}`"
@@ -158,7 +160,7 @@ class UnfinishedRun:
             yield
         except BaseException:
             with contextlib.suppress(OSError):
-                self._owner_file(files.Process.this()).unlink()
+                self._owner_file(files.Process.this()).rename(self.hidden / _FREE)
             raise
 
     def discard(self) -> None:

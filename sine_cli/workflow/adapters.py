@@ -6,6 +6,7 @@ float16, whose 11 bits tell a weight to 0.05 %. The position stays as it is: a f
 too, so that a tuning goes on exactly.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -130,7 +131,8 @@ def whole_files(project: Project) -> list[str]:
     except UserError:
         # Links may lead out of the project, to what no hash says is an adapter.
         present = {entry.name for entry in folder.glob("*") if entry.is_file() and not entry.is_symlink()}
-        return [name for name in (UNET, TEXT, POSITION) if name in present] if RECORD in present else []
+        is_there = RECORD in present and os.access(folder / RECORD, os.R_OK)
+        return [name for name in (UNET, TEXT, POSITION) if name in present] if is_there else []
     try:
         check_files(project, record)
     except UserError:
@@ -190,13 +192,28 @@ def _as_recorded(project: Project, record: AdapterRecord) -> Iterator[None]:
         UserError: a file is missing or is not the one recorded, or a tuning ended meanwhile.
     """
 
-    before = [_stamp(project.adapter_dir / name) for name in _files(record)]
-    check_files(project, record)
-    yield
-    if before != [_stamp(project.adapter_dir / name) for name in _files(record)]:
-        raise UserError(
-            f"{shown(project.adapter_dir)} was tuned anew while it was read", "run the same command again"
-        )
+    replaced = UserError(
+        f"{shown(project.adapter_dir)} was tuned anew while it was read", "run the same command again"
+    )
+    files = [project.adapter_dir / name for name in _files(record)]
+    before = [*map(_stamp, files)]
+    try:
+        check_files(project, record)
+        yield
+    except UserError as error:
+        if _is_another(project, record):
+            raise replaced from error
+        raise
+    if _is_another(project, record) or before != [*map(_stamp, files)]:
+        raise replaced
+
+
+def _is_another(project: Project, record: AdapterRecord) -> bool:
+    """Whether the adapter is no longer the one of the record: its record goes first and comes last."""
+    try:
+        return read_record(project) != record
+    except UserError:
+        return True
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -146,6 +146,7 @@ def check_edit(project: Project, manifest: Manifest, request: EditRequest) -> tu
             on another base or picture.
     """
     check_target_prompts(request.prompts, request.source_prompt)
+    project.check_picture(manifest)
     if not 1 <= request.count <= MOST_PICTURES:
         raise UserError(f"-n: must be from 1 to {MOST_PICTURES}, got {request.count}", "for example `-n 4`")
     if request.best is not None and not 1 <= request.best <= request.count:
@@ -188,6 +189,7 @@ def without_effect(
 def check_grid(project: Project, manifest: Manifest, request: GridRequest) -> list[Guided]:
     """The settings and the guides of every cell, row by row; raises UserError as `check_edit`."""
     check_target_prompts([request.prompt], request.source_prompt)
+    project.check_picture(manifest)
     cells = _cells(project, request)
     _check_adapters(project, manifest, cells)
     return cells
@@ -198,6 +200,7 @@ def check_compare(project: Project, manifest: Manifest, request: CompareRequest)
     not tuned, or tuned on another base or picture, or with another source prompt.
     """
     check_target_prompts([request.prompt], example='sine compare "a sculpture of a girl"')
+    project.check_picture(manifest)
     for method in request.methods:
         if method not in COMPARED:
             raise UserError(f'--methods: no method called "{method}"', f"methods: {', '.join(COMPARED)}")

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -81,18 +80,21 @@ def going_on(project: Project, manifest: Manifest) -> str | None:
     files = unfinished(_folder(project))
     if not files:
         return None
-    if manifest.tune.model_dump() in map(_settings_in, files):
+    if any(_is_wanted(file, manifest) for file in files):
         return f"`{typed_for(project, 'tune')}` goes on"
     return "the command that began it goes on"
 
 
-def _settings_in(file: Path) -> Any:
-    """Those of the tuning; None where the file does not say them."""
+def _is_wanted(file: Path, manifest: Manifest) -> bool:
+    """Whether the tuning has the manifest's settings, those of the looks that may end it too."""
     try:
         identity = json.loads(identity_in(file) or "")
     except (ValueError, RecursionError):
-        return None
-    return identity.get("tune") if isinstance(identity, dict) else None
+        return False
+    if not isinstance(identity, dict) or identity.get("tune") != manifest.tune.model_dump():
+        return False
+    looks, now = identity.get("preview"), manifest.edit.model_dump()
+    return looks is None or (isinstance(looks, dict) and looks == {name: now.get(name) for name in looks})
 
 
 def _folder(project: Project) -> Path:

@@ -28,6 +28,7 @@ from sine_cli.project.manifest import (
     SwitchStep,
     first_mistake,
 )
+from sine_cli.project.prompts import with_token
 from sine_cli.workflow.guides import (
     LONGEST_PROMPT,
     TOLERANCE,
@@ -144,7 +145,7 @@ def recipe_of(
         position=position,
         guides=guides,
         crop=crop,
-        **settings.model_dump(),
+        **{**settings.model_dump(), "negative": with_token(settings.negative, manifest.prompts.token)},
     )
 
 

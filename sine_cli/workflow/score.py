@@ -71,7 +71,7 @@ def score(request: ScoreRequest, on_notice: Callable[[str], None] = lambda _: No
     prompts = [_prompt_of(picture, request.prompt) for picture in request.pictures]
     check_target_prompts(prompts, example='sine score 0001.png --prompt "a sculpture of a girl"')
     if request.source:
-        read_picture(request.source)
+        read_picture(request.source, least=1)
     source_of = cache(_source_of)
     sources = [request.source or source_of(picture.resolve().parent) for picture in request.pictures]
 
@@ -85,7 +85,7 @@ def score(request: ScoreRequest, on_notice: Callable[[str], None] = lambda _: No
     held_against = zip(request.pictures, prompts, sources, crops, strict=True)
     for (prompt, source, crop), group in groupby(held_against, key=lambda each: each[1:]):
         files = [file for file, *_ in group]
-        original = part_shown(read_picture(source).image, crop) if source else None
+        original = part_shown(read_picture(source, least=1).image, crop) if source else None
         scores = scorer.score((read_picture(file, least=1).image for file in files), prompt, original)
         scored += [ScoredPicture(file, prompt, score) for file, score in zip(files, scores, strict=True)]
     return ScoreResult(scorer.identity, scored)

@@ -44,7 +44,7 @@ def parse_user_lora(text: str) -> UserLora:
     if not os.path.isfile(name):
         raise UserError(f"--lora: no such file: {shown(Path(name))}", hint)
     folder = Path(os.path.abspath(name)).parent
-    if (folder / "record.yaml").is_file():
+    if folder.name == "adapter" and (folder.parent / "sine.yaml").is_file():
         raise UserError(
             f"--lora: {shown(Path(name))} is the adapter of a project of sine",
             f"use it as a guide: `--guide {typed(folder.parent)}:0.3`; `sine export` writes it as a LoRA",

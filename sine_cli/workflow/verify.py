@@ -76,11 +76,12 @@ class Verdict:
 
     @contextmanager
     def about(self, file: Path) -> Iterator[None]:
-        """What is refused within is a problem of this file, in the refusal's own words."""
+        """What is refused within is a problem of this file, in the refusal's own words, told once."""
         try:
             yield
         except UserError as error:
-            self.problems.append(Problem(file, error.message, error.hint))
+            if error.message not in [each.what for each in self.problems]:
+                self.problems.append(Problem(file, error.message, error.hint))
 
 
 def verify(project: Project) -> Verdict:
@@ -203,9 +204,7 @@ class _Expected:
 def _verify_run(folder: Path, verdict: Verdict) -> None:
     file = folder / "run.yaml"
     if not file.is_file():
-        first = next(iter(sorted(folder.rglob("*.png"))), None)
-        again = f"a picture in it can be made again: `sine edit --from {typed(first)}`; or " if first else ""
-        verdict.add(folder, "has no run.yaml", f"{again}remove it: `rm -r {typed(folder)}`")
+        verdict.add(folder, "has no run.yaml", _instead_of_run(folder))
         return
     with verdict.about(file):
         record = read_run(folder)
@@ -231,6 +230,18 @@ def _verify_run(folder: Path, verdict: Verdict) -> None:
             for path in sorted(folder.rglob("*.png"))
             if path.relative_to(folder).as_posix() not in known
         ]
+
+
+def _instead_of_run(folder: Path) -> str:
+    """What to do with a run that lost its record."""
+    recipes = ((path, find_recipe(path)) for path in sorted(folder.rglob("*.png")))
+    first = next((path for path, recipe in recipes if recipe and "command" not in recipe), None)
+    hints = [f"remove it: `rm -r {typed(folder)}`"]
+    if is_comparison(folder):
+        hints.insert(0, COMPARE_AGAIN)
+    elif first:  # not a grid's sheet, which is made by `sine grid` alone
+        hints.insert(0, f"a picture in it can be made again: `sine edit --from {typed(first)}`")
+    return "; ".join(hints)
 
 
 def _expected(record: Record, folder: Path) -> _Expected:

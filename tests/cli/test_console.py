@@ -209,7 +209,7 @@ def test_a_full_disk_behind_stdout_is_told(untuned: Path, json: list[str]) -> No
     assert (done.returncode, done.stderr) == (
         1,
         "error: cannot write to stdout: No space left on device\n\n"
-        "hint: what was made is there; `sine show` lists it\n",
+        "hint: send it where there is room; what was made is there\n",
     )
 
 

@@ -88,7 +88,8 @@ APART = "leave one of them out"
         (
             "init my photo.jpg -c dog",
             "Got unexpected extra argument(s) (photo.jpg)",
-            'put a noun of several words in quotes: `-c "red house"`; `sine init --help` shows what it takes',
+            'put a name or noun of several words in quotes: `-c "red house"`; '
+            "`sine init --help` shows what it takes",
         ),
         (
             "show a castle",
@@ -280,7 +281,7 @@ def test_a_wrong_option_is_told_and_nothing_is_written(
 def test_a_prompt_in_a_command_s_place_is_told(sine: "Sine") -> None:
     message = told(
         "No such command 'a photo of a cat'.",
-        'did you mean `sine edit "a photo of a cat"`? `sine --help` shows what it takes',
+        "did you mean `sine edit 'a photo of a cat'`? `sine --help` shows what it takes",
     )
     assert sine("a photo of a cat") == (2, "", message)
 

@@ -425,6 +425,24 @@ def test_a_run_that_is_ended_early_is_let_go_and_goes_on_from_another_machine(
     assert [path.name for path in left.hidden.glob("owner-*")] == [f"owner-{os.getpid()}@00000000"]
 
 
+def test_of_two_that_take_a_run_that_was_let_go_one_has_it(
+    edits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start_run(edits, "a", NOW, request={})
+    with pytest.raises(KeyboardInterrupt), run.at_work():
+        raise KeyboardInterrupt
+    rename = Path.rename
+
+    def after_another(path: Path, target: Path) -> Path:
+        rename(path, run.hidden / f"owner-{os.getppid()}")  # between our look and our claim
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", after_another)
+    with pytest.raises(UserError, match=f"is being made by process {os.getppid()}$"):
+        run.take_over()
+    assert [path.name for path in run.hidden.glob("owner-*")] == [f"owner-{os.getppid()}"]
+
+
 def test_a_picture_below_the_run_s_folder_shows_that_it_is_worked_on(edits: Path, dead_pid: int) -> None:
     run = start_run(edits, "a", NOW, request={})
     long_ago = time.time() - 3 * 24 * 3600

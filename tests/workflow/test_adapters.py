@@ -14,7 +14,8 @@ from sine_cli.workflow import adapters
 from sine_cli.workflow.adapter_record import read_record
 from sine_cli.workflow.adapters import load_adapter
 from sine_cli.workflow.bases import find_base
-from tests.workflow.conftest import Girl
+from sine_cli.workflow.tune import tune
+from tests.workflow.conftest import TUNE, Girl
 
 AGAIN = "run `sine tune` again"
 UNFIT = "does not fit this base and the settings it was tuned with"
@@ -76,6 +77,14 @@ def test_an_adapter_that_takes_the_place_of_the_one_being_read_is_told(
         load_adapter(tuned.project, record, base.unet, base.text)
     assert caught.value.message == "girl/adapter was tuned anew while it was read"
     assert caught.value.hint == "run the same command again"
+
+
+def test_an_adapter_that_was_replaced_since_its_record_was_read_is_told(tuned: Girl) -> None:
+    record = read_record(tuned.project)
+    tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))  # while the base loads
+    base = load_base(find_base(tuned.manifest).path, None, torch.device("cpu"), torch.float32)
+    with pytest.raises(UserError, match="girl/adapter was tuned anew while it was read"):
+        load_adapter(tuned.project, record, base.unet, base.text)
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "position.safetensors"])

@@ -178,6 +178,19 @@ def test_progress_counts_the_rows_of_the_unet(tuned: Girl) -> None:
 # ---------------------------------------------------------------------------------------- the tuned model
 
 
+def test_a_picture_that_was_changed_is_told_where_the_tuned_model_has_no_weight_too(untuned: Girl) -> None:
+    with Image.open("girl/source.png") as source:
+        turned = source.rotate(180)
+    turned.save("girl/source.png")
+    message, _ = refusal(untuned, base_weight=1.0)
+    assert message == "girl/source.png is not the picture whose hash girl/sine.yaml has"
+
+
+def test_the_placeholder_in_a_negative_prompt_is_the_token(tuned: Girl) -> None:
+    recipe = read_recipe(run(tuned, negative="a [*] dog").pictures[0])
+    assert recipe["negative"] == "a sks dog"
+
+
 def test_the_placeholder_in_a_prompt_is_the_token(tuned: Girl) -> None:
     named, placeholder = (run(tuned, prompts=[f"a photo of a {word} dog"]) for word in ("sks", "[*]"))
     assert named.prompt == placeholder.prompt == "a photo of a sks dog"

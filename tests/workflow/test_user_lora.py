@@ -32,8 +32,8 @@ def test_a_file_with_or_without_its_strength(text: str, name: str, scale: float)
 
 def test_the_adapter_of_a_project_is_no_lora_as_it_lies() -> None:
     Path("boat/adapter").mkdir(parents=True)
-    for name in ("adapter.safetensors", "record.yaml"):
-        Path("boat/adapter", name).touch()
+    for name in ("adapter/adapter.safetensors", "sine.yaml"):
+        Path("boat", name).touch()
     with pytest.raises(UserError) as caught:
         parse_user_lora("boat/adapter/adapter.safetensors:0.5")
     assert caught.value.message == (

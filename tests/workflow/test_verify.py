@@ -353,9 +353,21 @@ def test_a_damaged_or_missing_record_of_a_run_is_found(full: Girl) -> None:
     (problem,) = verify(full.project).problems
     assert problem.what == f"{folder}: has no run.yaml"
     assert problem.hint == (
-        f"a picture in it can be made again: `sine edit --from {folder}/0001.png`; or remove it: "
+        f"a picture in it can be made again: `sine edit --from {folder}/0001.png`; remove it: "
         f"`rm -r {folder}`"
     )
+
+
+def test_a_sheet_is_not_what_a_run_without_its_record_is_made_from(full: Girl) -> None:
+    for parent, hint in (
+        (full.project.grids_dir, "a picture in it can be made again: `sine edit --from {}/cells/K"),
+        (full.project.comparisons_dir, 'make the comparison again: `sine compare "..."`; remove it'),
+    ):
+        folder = sorted(parent.iterdir())[0]
+        (folder / "run.yaml").unlink()
+        (problem,) = verify(full.project).problems
+        assert problem.hint and problem.hint.startswith(hint.format(folder))
+        shutil.rmtree(folder)
 
 
 # ------------------------------------------------------------------------------------------------- unfinished

@@ -130,7 +130,8 @@ def find_base(manifest: Manifest) -> Location:
         location = _bundled(preset, revision)
     else:
         location = _find(name, lambda _: None)
-        if revision == locate.fingerprint(location.path, of_edges=True):
+        is_another = revision not in (None, location.revision)
+        if is_another and revision == locate.fingerprint(location.path, of_edges=True):
             location = replace(location, revision=revision)
     _check_revision(manifest, location)
     return location

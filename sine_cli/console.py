@@ -10,7 +10,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sine_cli.errors import SineError
+from sine_cli.errors import SineError, UserError
 
 Update = Callable[[int, int | None, str], None]
 """(done, total, description) of the work under way; the total is None where it is not known yet."""
@@ -98,10 +98,34 @@ class Console:
             self._err.print(text)
 
     def warn(self, text: str) -> None:
-        """Something that a person should know and need not act on; scripts find it in the JSON object."""
+        """Something that a person should know and need not act on, told once; scripts find it in the JSON
+        object."""
+        if text in self.warnings:
+            return
         self.warnings.append(text)
         if not self.quiet:
             self._err.print(f"warning: {text}")
+
+    def ask(self, question: str) -> str | None:
+        """A line from the terminal, which may be edited as in a shell; None where it ends (Ctrl-D).
+
+        Raises:
+            UserError: it is no text.
+        """
+        with suppress(ImportError):  # not on Windows, whose terminal edits lines itself
+            import readline  # noqa: F401
+        try:
+            if not self.quiet and not sys.stdout.isatty():
+                self._err.print(question, end="")
+                question = ""
+            return input("" if self.quiet else question)
+        except (EOFError, KeyboardInterrupt) as end:
+            self.say("")  # what follows stands on a line of its own
+            if isinstance(end, KeyboardInterrupt):
+                raise
+            return None
+        except UnicodeDecodeError as error:
+            raise UserError("stdin is not UTF-8 text", "type it anew") from error
 
     @contextmanager
     def progress(self) -> Iterator[Update]:

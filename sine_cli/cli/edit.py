@@ -1,6 +1,8 @@
 """`sine edit`: make pictures from words."""
 
 import shlex
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +40,11 @@ from sine_cli.cli.options import (
 from sine_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from sine_cli.workflow.edit import Scores
+    from sine_cli.console import Console, Update
+    from sine_cli.project.folder import Project
+    from sine_cli.project.manifest import Manifest
+    from sine_cli.workflow.asked import EditRequest
+    from sine_cli.workflow.edit import EditProgress, EditResult, Scores
 
 WITH_FROM = {"origin", "project", "lora", "memory", "as_json", "quiet"}
 """What may be given beside `--from`: the record says all else."""
@@ -48,7 +54,9 @@ def edit(
     context: typer.Context,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROMPT", help="What the picture shall become; `-` reads one a line."),
+        typer.Argument(
+            metavar="PROMPT", help="What the picture shall become; `-` reads one a line, or asks for them."
+        ),
     ] = None,
     origin: Annotated[
         Path | None,
@@ -107,7 +115,6 @@ def edit(
     sine edit --from girl/edits/2026-11-23_091011_a-sculpture-of-a-girl/0001.png
     """
     from sine_cli.console import Console
-    from sine_cli.project.files import shown
     from sine_cli.workflow.asked import EditRequest, check_edit, record_of_edit
 
     if origin is not None:
@@ -123,6 +130,7 @@ def edit(
             f"put a prompt in quotes: `sine edit {shlex.quote(' '.join(prompts))}`; "
             "`sine edit -` reads prompts of one word, one a line",
         )
+    asks = prompts == ["-"] and not as_json and sys.stdin is not None and sys.stdin.isatty()
     console = Console(as_json=as_json, quiet=quiet)
     opened, manifest = open_project(project or _project_of(origin), console)
     settings = edit_settings(
@@ -152,23 +160,57 @@ def edit(
         crop=parse_crop_option(crop),
         lora=parse_lora_option(lora),
         low_memory=is_low(memory),
-        prompts=_read_prompts(prompts or []),
+        prompts=[] if asks else _read_prompts(prompts or []),
     )
     # Before torch is imported; the workflow asks again
     if origin is None:
         check_edit(opened, manifest, request)
+    if asks:
+        _edit_as_told(console, opened, manifest, request)
+        return
     with console.progress() as update:
-        from sine_cli.workflow.edit import EditProgress, edit
+        from sine_cli.workflow.edit import edit
         from sine_cli.workflow.remake import RemakeRequest, remake
-
-        def on_progress(p: EditProgress) -> None:
-            update(p.done, p.total, f"prompt {p.number} of {p.prompts}" if p.prompts > 1 else "sampling")
 
         if origin is not None:
             again = RemakeRequest(origin, request.lora, request.low_memory)
-            results = [remake(opened, manifest, again, on_progress, console.warn)]
+            results = [remake(opened, manifest, again, _bar(update), console.warn)]
         else:
-            results = edit(opened, manifest, request, on_progress, console.warn)
+            results = edit(opened, manifest, request, _bar(update), console.warn)
+    _report(console, opened, results)
+
+
+def _edit_as_told(
+    console: "Console", project: "Project", manifest: "Manifest", request: "EditRequest"
+) -> None:
+    """A prompt after another from the terminal, with all in memory that they take."""
+    console.say(f"loading `{manifest.base}`; then a prompt a line, Ctrl-D ends")
+    from sine_cli.console import write_error
+    from sine_cli.workflow.edit import open_session
+
+    session = open_session(project, manifest, request, console.warn)
+    while (line := console.ask("prompt: ")) is not None:
+        if not line.strip():
+            continue
+        try:
+            with console.progress() as update:
+                results = session.make([line.strip()], _bar(update), console.warn, last=False)
+        except UserError as error:  # in this line: the next may do
+            write_error(error.message, error.hint)
+        else:
+            _report(console, project, results)
+
+
+def _bar(update: "Update") -> "Callable[[EditProgress], None]":
+    def on_progress(p: "EditProgress") -> None:
+        update(p.done, p.total, f"prompt {p.number} of {p.prompts}" if p.prompts > 1 else "sampling")
+
+    return on_progress
+
+
+def _report(console: "Console", project: "Project", results: "list[EditResult]") -> None:
+    from sine_cli.project.files import shown
+
     seconds, peak = sum(result.seconds for result in results), max(result.peak_memory for result in results)
     console.say(f"{seconds:.1f} s of sampling, {gigabytes(peak)}")
     console.result(
@@ -178,7 +220,7 @@ def edit(
             for place, (picture, seed) in enumerate(zip(result.pictures, result.seeds, strict=True))
         ],
         {
-            "project": str(opened.root),
+            "project": str(project.root),
             "runs": [
                 {
                     "prompt": result.prompt,
@@ -238,13 +280,11 @@ def _score(scores: "Scores | None", place: int) -> dict[str, Any]:
 
 def _read_prompts(prompts: list[str]) -> list[str]:
     """The prompts as given, with the lines of stdin in the place of `-`."""
-    import sys
-
     texts: list[str] = []
     for prompt in prompts:
         if prompt == "-":
             try:
-                lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+                lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines() if sys.stdin else []
             except UnicodeDecodeError as error:
                 raise UserError("stdin is not UTF-8 text", "save the prompts as UTF-8, one a line") from error
             told = [line.strip() for line in lines if line.strip()]

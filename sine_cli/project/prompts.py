@@ -123,11 +123,11 @@ def check_prompt(prompt: str) -> str:
 def check_target_prompts(
     prompts: list[str], source: str | None = None, example: str = 'sine edit "a sculpture of a girl"'
 ) -> None:
-    """Refuse target prompts that are none, empty, too long or no text, and such a source prompt.
+    """Refuse target prompts that are empty, too long or no text, and such a source prompt.
 
     `example` is a command with a prompt, for the hint. Raises UserError.
     """
-    if not prompts or not all(prompt.strip() for prompt in prompts):
+    if not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty", f"say what the picture shall become: `{example}`")
     for prompt in (*prompts, source or ""):
         check_text(prompt, "the prompt")

@@ -11,11 +11,11 @@ from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
-from sine_cli.project.prompts import with_token
+from sine_cli.project.prompts import check_target_prompts, with_token
 from sine_cli.project.runs import start_run
 from sine_cli.scoring.scorer import Score, Scorer, ScorerIdentity, ranking
 from sine_cli.workflow.asked import EditRequest, check_edit, without_effect
-from sine_cli.workflow.guides import uses_tuned
+from sine_cli.workflow.guides import GuideRecipe, uses_tuned
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.render import Recipe, Renderer, recipe_of
 from sine_cli.workflow.scorers import open_scorer, part_shown, score_files, tell_unread
@@ -84,9 +84,77 @@ def edit(
             that no memory is left for.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
+    check_target_prompts(request.prompts or [""], request.source_prompt)
+    return open_session(project, manifest, request, on_notice).make(request.prompts, on_progress, on_notice)
+
+
+@dataclass(frozen=True)
+class EditSession:
+    """All in memory that edits of one request take, but for their prompts."""
+
+    request: EditRequest
+    studio: Studio
+    guides: tuple[GuideRecipe, ...]
+    scorer: Scorer | None
+
+    def make(
+        self,
+        prompts: list[str],
+        on_progress: Callable[[EditProgress], None] = lambda _: None,
+        on_notice: Callable[[str], None] = lambda _: None,
+        *,
+        last: bool = True,
+    ) -> list[EditResult]:
+        """Pictures of these prompts, whatever the request has; `last`: no others follow. Raises as `edit`."""
+        # 3. The prompts, then the text encoder leaves memory
+        request, studio = self.request, self.studio
+        check_target_prompts(prompts, request.source_prompt)
+        size = studio.size_for(request.size, request.crop or WHOLE)
+        recipes = [
+            recipe_of(
+                studio.manifest,
+                request.settings,
+                prompt=with_token(prompt, studio.manifest.prompts.token),
+                source_prompt=request.source_prompt,
+                seed=request.seed,
+                size=size,
+                position=request.position,
+                guides=self.guides,
+                crop=request.crop,
+            )
+            for prompt in prompts
+        ]
+        renderer = studio.renderer(recipes, on_notice, last=last)
+        if self.scorer:
+            tell_unread(self.scorer, [recipe.prompt for recipe in recipes], on_notice)
+
+        # 4. A run folder for each prompt, whole or not at all
+        provenance = studio.provenance()
+        return [
+            make_run(
+                studio,
+                renderer,
+                first,
+                request.count,
+                provenance,
+                on_progress,
+                number=number,
+                prompts=len(recipes),
+                scorer=self.scorer,
+                best=request.best,
+            )
+            for number, first in enumerate(recipes)
+        ]
+
+
+def open_session(
+    project: Project,
+    manifest: Manifest,
+    request: EditRequest,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> EditSession:
+    """Ready for prompts, those of the request or others. Raises as `edit`."""
     # 1. What is asked for, checked before anything is loaded
-    token = manifest.prompts.token
-    request = replace(request, prompts=[with_token(prompt, token) for prompt in request.prompts])
     guides = check_edit(project, manifest, request)
     for line in without_effect(request, [(request.settings, guides)]):
         on_notice(line)
@@ -104,44 +172,7 @@ def edit(
         low_memory=request.low_memory,
         on_notice=on_notice,
     )
-
-    # 3. The prompts, then the text encoder leaves memory
-    size = studio.size_for(request.size, request.crop or WHOLE)
-    recipes = [
-        recipe_of(
-            manifest,
-            request.settings,
-            prompt=prompt,
-            source_prompt=request.source_prompt,
-            seed=request.seed,
-            size=size,
-            position=request.position,
-            guides=guides,
-            crop=request.crop,
-        )
-        for prompt in request.prompts
-    ]
-    renderer = studio.renderer(recipes, on_notice)
-    if scorer:
-        tell_unread(scorer, request.prompts, on_notice)
-
-    # 4. A run folder for each prompt, whole or not at all
-    provenance = studio.provenance()
-    return [
-        make_run(
-            studio,
-            renderer,
-            first,
-            request.count,
-            provenance,
-            on_progress,
-            number=number,
-            prompts=len(recipes),
-            scorer=scorer,
-            best=request.best,
-        )
-        for number, first in enumerate(recipes)
-    ]
+    return EditSession(request, studio, guides, scorer)
 
 
 def make_run(

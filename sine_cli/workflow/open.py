@@ -83,8 +83,11 @@ class Studio:
         recipes: list[Recipe],
         on_notice: Callable[[str], None],
         others: Iterable[Reading] = (),
+        *,
+        last: bool = True,
     ) -> Renderer:
-        """Ready for these recipes, and other readings: all is encoded, and the text encoder leaves memory.
+        """Ready for these recipes, and other readings: all is encoded. Where no recipes follow (`last`), the
+        text encoder leaves memory.
 
         `on_notice` is told the words that the base does not read, and of sizes beyond it, or far below.
         """
@@ -106,7 +109,8 @@ class Studio:
                     "side: little will be seen in it; make it larger, then scale it down"
                 )
         embeddings = embed(self.base, readings)
-        self.base.text.release()
+        if last:
+            self.base.text.release()
         return Renderer(self.base, self.backbone, embeddings)
 
     def adapter_files(self) -> dict[str, str] | None:

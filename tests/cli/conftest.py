@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,14 +30,32 @@ def without_pace(text: str) -> str:
     return re.sub(r"  [0-9.]+/s(, [0-9]+ s left)?", "", text)
 
 
+class _Typist:
+    """In place of `input`."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+
+    def __call__(self, question: str) -> str:
+        for line in self._lines:
+            return line
+        raise EOFError
+
+
 class Sine:
     """`sine` in this process, as a person would call it."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys, self._monkeypatch = capsys, monkeypatch
 
-    def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> Outcome:
+    def __call__(
+        self, *arguments: str | Path, stdin: bytes = b"", typed: Iterable[str] | None = None
+    ) -> Outcome:
+        """With `typed`, stdin is a terminal where a person types these lines, then Ctrl-D."""
         self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        if typed is not None:
+            self._monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+            self._monkeypatch.setattr("builtins.input", _Typist(typed))
         self._capsys.readouterr()
         code = run([str(argument) for argument in arguments])
         shown = self._capsys.readouterr()

@@ -54,7 +54,12 @@ class _Plain(RichConsole):
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(harmless(each) if isinstance(each, str) else each for each in objects), **options)
+        try:
+            super().print(*(harmless(each) if isinstance(each, str) else each for each in objects), **options)
+        except OSError:  # a full disk, a terminal that was closed
+            if not self.stderr:
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """A result that nobody reads ends the command (see `main`); notices that nobody reads do not."""
@@ -84,7 +89,8 @@ class Console:
         with _stdout_errors():
             if self.as_json:
                 facts = {**facts, "warnings": self.warnings}
-                text = json.dumps(facts, ensure_ascii=False, indent=2, default=str)
+                utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+                text = json.dumps(facts, ensure_ascii=not utf8, indent=2, default=str)
                 # What a terminal obeys, and what in a path is not UTF-8: JSON has a way to write them too.
                 sys.stdout.write(re.sub(_NOT_PLAIN, lambda odd: f"\\u{ord(odd[0]):04x}", text) + "\n")
             else:
@@ -96,6 +102,11 @@ class Console:
         """A notice to a person."""
         if not self.quiet:
             self._err.print(text)
+
+    def note(self, text: str) -> None:
+        """A notice that scripts find in the JSON object too."""
+        self.warnings.append(text)
+        self.say(text)
 
     def warn(self, text: str) -> None:
         """Something that a person should know and need not act on, told once; scripts find it in the JSON
@@ -129,14 +140,14 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[Update]:
-        """A progress bar with the time left; on anything but a terminal, a line at each tenth.
+        """A progress bar with the time left; where a line cannot be drawn anew, a line at each tenth.
 
         Without a known total there is no time left, and a line at every `LINE_EVERY`. Slow work gets a line
         after `LONGEST_SILENCE` too.
         """
         if self.quiet:
             yield lambda done, total, description: None
-        elif self._err.is_terminal:
+        elif sys.stderr.isatty() and not self._err.is_dumb_terminal:
             yield from self._bar()
         else:
             yield self._tenths()

@@ -33,7 +33,7 @@ def demo(
     import os
     import shlex
 
-    from sine_cli.cli.main import run
+    from sine_cli.cli.main import follow
     from sine_cli.console import Console
     from sine_cli.project.files import make_folder, shown, typed, write_bytes
     from sine_cli.project.templates import template_path
@@ -44,10 +44,9 @@ def demo(
     make_folder(folder)
     write_bytes(folder / "castle.png", template_path("demo", "castle.png").read_bytes())
     for line in STORY:
-        command = line.format(folder=typed(folder))
-        console.result([f"$ {command}"], {})
-        arguments = shlex.split(command)[1:]
-        code = run([*arguments, "--quiet"] if quiet else arguments)
+        console.result([f"$ {line.format(folder=typed(folder))}"], {})
+        arguments = [word.format(folder=folder) for word in shlex.split(line)[1:]]
+        code = follow([*arguments, "--quiet"] if quiet else arguments)
         if code:
             raise typer.Exit(code)
     hint = "next: a picture of your own, `sine init PICTURE --class NOUN`"

@@ -130,7 +130,7 @@ def edit(
             f"put a prompt in quotes: `sine edit {shlex.quote(' '.join(prompts))}`; "
             "`sine edit -` reads prompts of one word, one a line",
         )
-    asks = prompts == ["-"] and not as_json and sys.stdin is not None and sys.stdin.isatty()
+    asks = prompts == ["-"] and not as_json and sys.stdin.isatty()
     console = Console(as_json=as_json, quiet=quiet)
     opened, manifest = open_project(project or _project_of(origin), console)
     settings = edit_settings(
@@ -168,16 +168,20 @@ def edit(
     if asks:
         _edit_as_told(console, opened, manifest, request)
         return
-    with console.progress() as update:
-        from sine_cli.workflow.edit import edit
-        from sine_cli.workflow.remake import RemakeRequest, remake
+    results: list[EditResult] = []
+    try:
+        with console.progress() as update:
+            from sine_cli.workflow.edit import edit
+            from sine_cli.workflow.remake import RemakeRequest, remake
 
-        if origin is not None:
-            again = RemakeRequest(origin, request.lora, request.low_memory)
-            results = [remake(opened, manifest, again, _bar(update), console.warn)]
-        else:
-            results = edit(opened, manifest, request, _bar(update), console.warn)
-    _report(console, opened, results)
+            if origin is not None:
+                again = RemakeRequest(origin, request.lora, request.low_memory)
+                results.append(remake(opened, manifest, again, _bar(update), console.warn))
+            else:
+                edit(opened, manifest, request, _bar(update), console.warn, results.append)
+    finally:  # those of the first prompts are there, whatever became of the others
+        if results:
+            _report(console, opened, results)
 
 
 def _edit_as_told(
@@ -284,7 +288,7 @@ def _read_prompts(prompts: list[str]) -> list[str]:
     for prompt in prompts:
         if prompt == "-":
             try:
-                lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines() if sys.stdin else []
+                lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
             except UnicodeDecodeError as error:
                 raise UserError("stdin is not UTF-8 text", "save the prompts as UTF-8, one a line") from error
             told = [line.strip() for line in lines if line.strip()]

@@ -57,10 +57,11 @@ def init(
 
     console = Console(as_json=as_json, quiet=quiet)
     result = init(InitRequest(picture, class_noun, kind, prompt, base, token, folder), console.say)
-    for note in result.picture.notes:
-        console.say(f"note: {note}")
+    notes = [*result.picture.notes]
     if result.base.reason:
-        console.say(f"note: base `{result.base.name}`: {result.base.reason}")
+        notes.append(f"base `{result.base.name}`: {result.base.reason}")
+    for note in notes:
+        console.say(f"note: {note}")
     source = result.manifest.source
     console.result(
         [
@@ -70,11 +71,11 @@ def init(
             f"next           `cd {typed(result.project.root)}`, then `sine tune`",
         ],
         {
-            "project": str(result.project.root),
+            "project": str(result.project.root.absolute()),
             "source": {"height": source.height, "width": source.width, "sha256": source.sha256},
             "source_prompt": result.manifest.prompts.source,
             "base": result.manifest.base,
             "base_revision": result.manifest.base_revision,
-            "notes": result.picture.notes,
+            "notes": notes,
         },
     )

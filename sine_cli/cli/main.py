@@ -1,9 +1,11 @@
 """The `sine` command: its sub-commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted (Ctrl-C or SIGTERM).
+Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 interrupted (Ctrl-C,
+SIGTERM or SIGHUP).
 """
 
 import gc
+import io
 import os
 import re
 import shlex
@@ -15,6 +17,7 @@ from typing import Annotated
 import typer
 
 from sine_cli.cli import bases, compare, demo, edit, export, grid, init, score, show, tune, verify
+from sine_cli.cli.interrupts import ENDING
 from sine_cli.errors import Interrupted, SineError, ran_out
 
 app = typer.Typer(
@@ -64,11 +67,23 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
     """Run `sine` (or another application) with these arguments (None: the process's) and exit."""
     # Importing torch makes a million objects that stay: looking through them for garbage takes half a second
     gc.set_threshold(100_000, 50, 50)
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _interrupt)
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+    _open_streams()
     code = run(sys.argv[1:] if arguments is None else arguments, application, name)
     gc.freeze()  # else Python looks through those million objects once more as it ends: a second
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Processes are started without stdin, stdout or stderr too, or with such as do not have all letters."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -78,6 +93,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def run(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:
     """As `main`; the exit code. With SINE_DEBUG=1 errors come with their traceback."""
+    try:
+        return follow(arguments, application, name)
+    except BrokenPipeError:
+        # The reader of stdout went away (`sine show | head`): nothing more to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def follow(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:
+    """As `run`, but raises BrokenPipeError where the reader of stdout went away."""
     try:
         command = typer.main.get_command(application)
         # Not `app(...)`: it would turn an interruption or a closed pipe into a bare exit code.
@@ -104,10 +129,14 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
             raise
         _tell("memory ran out", "try `--memory low`, a smaller `--size`, or a smaller base")
         return 1
-    except BrokenPipeError:
-        # The reader of stdout went away (`sine show | head`): nothing more to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except PermissionError as error:
+        if error.filename is None or os.environ.get("SINE_DEBUG") == "1":
+            raise
+        from sine_cli.project.files import not_permitted
+
+        told = not_permitted(error.filename)
+        _tell(told.message, told.hint)
+        return told.exit_code
 
 
 _WRONG_NUMBER = re.compile(

@@ -176,10 +176,11 @@ def edit_settings(
     solver: str | None,
     negative: str | None,
 ) -> "EditSettings":
-    """The manifest's settings with what the command line says instead."""
+    """The manifest's settings with what the command line says instead. Raises UserError."""
     from sine_cli.project.manifest import changed
+    from sine_cli.project.prompts import check_text
 
-    return changed(
+    settings = changed(
         manifest.edit,
         {
             "switch_step": ("-K", switch_step),
@@ -190,3 +191,5 @@ def edit_settings(
             "negative": ("--negative", negative),
         },
     )
+    check_text(negative or "", "--negative:")
+    return settings

@@ -79,7 +79,11 @@ def _newest(what: str, runs: "list[Run]") -> list[tuple[str, str]]:
     """How many runs there are, and the newest few."""
     if not runs:
         return [(what, "none")]
-    lines = [f'{run.path.name}  "{run.record.get("prompt", "")}"' for run in reversed(runs[-SHOWN:])]
+    from sine_cli.project.files import printable
+
+    lines = [
+        printable(f'{run.path.name}  "{run.record.get("prompt", "")}"') for run in reversed(runs[-SHOWN:])
+    ]
     if len(runs) > SHOWN:
         lines.append(f"and {len(runs) - SHOWN} older")
     return [(what if i == 0 else "", line) for i, line in enumerate(lines)]

@@ -92,7 +92,7 @@ def tune(
             distance = "" if progress.distance is None else f"  distance {progress.distance:.3f}"
             update(progress.done, progress.total, progress.what + loss + distance)
 
-        result = tune(opened, manifest, settings, on_progress, console.say, stop, low_memory=low_memory)
+        result = tune(opened, manifest, settings, on_progress, console.note, stop, low_memory=low_memory)
     record = result.record
     taken = record.tune.steps if record.steps_taken is None else record.steps_taken
     folder = shown(opened.adapter_dir)

@@ -147,11 +147,19 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"no such file: {shown(path)}", _closest(path)) from error
     except PermissionError as error:
-        hint = f"see who may read it with `ls -l {typed(path)}`"
-        raise UserError(f"cannot read {shown(path)}: permission denied", hint) from error
+        raise not_permitted(path) from error
     except OSError as error:
         hint = f"look at it with `ls -l {typed(path)}`"
         raise UserError(f"cannot read {shown(path)}: {error.strerror}", hint) from error
+
+
+def not_permitted(path: "str | Path") -> UserError:
+    """What a person is told of a file that may not be read, or lies in a folder that may not be entered."""
+    path = closed = Path(path)
+    while closed.parent != closed and not os.access(closed.parent, os.X_OK):
+        closed = closed.parent
+    hint = f"see who may read it with `ls -ld {typed(closed)}`"
+    return UserError(f"cannot read {shown(path)}: permission denied", hint)
 
 
 def _closest(path: Path) -> str:

@@ -133,7 +133,7 @@ def create_project(root: Path, manifest: "Manifest", image: "Image.Image") -> Pr
 def check_new_folder(root: Path) -> None:
     """Refuse what cannot become a project's folder. Raises UserError, and SineError where the disk fails."""
     with files.storage_errors(root):
-        if root.resolve() == Path.cwd():
+        if os.path.realpath(root) == os.getcwd():
             raise UserError(
                 "the working folder itself cannot become a project", "type `--dir NAME` for a new folder"
             )
@@ -154,9 +154,9 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _already_exists(root: Path) -> UserError:
+    or_remove = ", or remove that one first" if root.is_dir() else ""  # a file may be the picture itself
     return UserError(
-        f"{files.shown(root)} already exists",
-        "choose another folder with `--dir NAME`, or remove that one first",
+        f"{files.shown(root)} already exists", f"choose another folder with `--dir NAME`{or_remove}"
     )
 
 

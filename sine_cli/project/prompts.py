@@ -123,12 +123,16 @@ def check_prompt(prompt: str) -> str:
 def check_target_prompts(
     prompts: list[str], source: str | None = None, example: str = 'sine edit "a sculpture of a girl"'
 ) -> None:
-    """Refuse target prompts that are empty, too long or no text, and such a source prompt.
+    """Refuse target prompts that are empty, `-`, too long or no text, and such a source prompt.
 
     `example` is a command with a prompt, for the hint. Raises UserError.
     """
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty", f"say what the picture shall become: `{example}`")
+    if "-" in prompts:
+        raise UserError('"-" is no prompt here', "`sine edit -` reads prompts from stdin, one a line")
+    if source is not None and not source.strip():
+        raise UserError("--source-prompt is empty", "leave it out for the one in sine.yaml")
     for prompt in (*prompts, source or ""):
         check_text(prompt, "the prompt")
 

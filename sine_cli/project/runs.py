@@ -365,7 +365,9 @@ def sweep(parent: Path) -> list[Path]:
     """
     if parent.is_symlink():
         return []
-    left = [path for path in _entries(parent) if files.is_abandoned(path) or _is_dead_run(path)]
+    left = list[Path]()
+    with contextlib.suppress(PermissionError):  # another's: not ours to clean
+        left += [path for path in _entries(parent) if files.is_abandoned(path) or _is_dead_run(path)]
     for path in left:
         files.remove(path)
     return left
@@ -387,10 +389,10 @@ def _owner(hidden: Path) -> files.Process | None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing when it is not there or may not be listed."""
+    """What is in a folder, by name; nothing when it is not there. Raises PermissionError."""
     try:
         return sorted(folder.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -400,7 +402,8 @@ def _folders(parent: Path) -> list[Path]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts the numbers in names as numbers: `castle`, `castle-2`, `castle-10`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall("[0-9]+|[^0-9]+", name)]
+    parts = re.findall("[0-9]+|[^0-9]+", name)
+    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts]
 
 
 class _RecordDumper(yaml.SafeDumper):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, ImageFile, UnidentifiedImageError
 
 from sine_cli.errors import UserError
 from sine_cli.project import files
@@ -37,6 +37,8 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+_SRGB_WITHIN = 16  # levels of 255: versions of sRGB differ by a few, the linear one by 60
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _TO_UPRIGHT = {
@@ -193,14 +195,23 @@ def _has_sixteen_bits(image: ImageFile.ImageFile) -> bool:
 
 
 def _as_eight_bits(image: Image.Image, deep: bool, note: Note) -> Image.Image:
-    """Modes of 16 and 32 bits as L, the others untouched. 16 bits by /257, 32 by the values' own range."""
+    """Modes of 16 and 32 bits as L or LA, of 16 by /257, of 32 by the values' own range; the others as Pillow
+    read them.
+    """
+    if deep and isinstance(clear := image.info.get("transparency"), tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)  # as Pillow takes the colours
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     import numpy as np
 
     values = np.asarray(image).astype(np.float64)
     if deep:
-        return Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
+        grey = Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
+        clear = image.info.get("transparency")  # the one value that is, of 16 bits
+        if clear is not None:
+            grey = Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (values != clear))))
+        grey.info = {name: value for name, value in image.info.items() if name != "transparency"}
+        return grey
     finite = np.isfinite(values)
     low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 0.0)
     note(f"32-bit values from {low:g} to {high:g} scaled to 8 bits")
@@ -242,10 +253,10 @@ def _as_srgb(image: Image.Image, profile_bytes: bytes, note: Note) -> Image.Imag
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
         name = ImageCms.getProfileDescription(profile).strip()
-        if "sRGB" in name:
-            return image.convert("RGB")
         if image.mode == "L" and profile_bytes[16:20] == b"RGB ":
             image = image.convert("RGB")
+        if "sRGB" in name and _is_srgb(profile, image.mode):
+            return image.convert("RGB")
         converted = ImageCms.profileToProfile(
             image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
@@ -255,6 +266,20 @@ def _as_srgb(image: Image.Image, profile_bytes: bytes, note: Note) -> Image.Imag
     assert converted is not None  # None only when converting in place
     note(f"colours converted to sRGB (from {files.printable(name)[:60] or 'an unnamed profile'})")
     return converted
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
+    """Whether a profile that calls itself sRGB is, to a few levels of grey: "Linear sRGB" is not.
+
+    Then its pixels are left as they are, to the bit.
+    """
+    grey = Image.linear_gradient("L")
+    shown = ImageCms.profileToProfile(
+        grey.convert(mode), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert shown is not None  # None only when converting in place
+    off = ImageChops.difference(shown, grey.convert("RGB")).convert("L")
+    return sum(off.histogram()[_SRGB_WITHIN + 1 :]) == 0
 
 
 def _too_large(path: Path, error: Image.DecompressionBombError) -> UserError:

@@ -76,8 +76,9 @@ def edit(
     request: EditRequest,
     on_progress: Callable[[EditProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
+    on_run: "Callable[[EditResult], None]" = lambda _: None,
 ) -> list[EditResult]:
-    """Make the pictures, a run folder for each prompt.
+    """Make the pictures, a run folder for each prompt; `on_run` is told of each that is there.
 
     Raises:
         UserError: an empty prompt, not tuned, an adapter that does not fit, no such guide or scorer, a size
@@ -85,7 +86,8 @@ def edit(
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
     check_target_prompts(request.prompts or [""], request.source_prompt)
-    return open_session(project, manifest, request, on_notice).make(request.prompts, on_progress, on_notice)
+    session = open_session(project, manifest, request, on_notice)
+    return session.make(request.prompts, on_progress, on_notice, on_run)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class EditSession:
         prompts: list[str],
         on_progress: Callable[[EditProgress], None] = lambda _: None,
         on_notice: Callable[[str], None] = lambda _: None,
+        on_run: Callable[[EditResult], None] = lambda _: None,
         *,
         last: bool = True,
     ) -> list[EditResult]:
@@ -129,9 +132,9 @@ class EditSession:
             tell_unread(self.scorer, [recipe.prompt for recipe in recipes], on_notice)
 
         # 4. A run folder for each prompt, whole or not at all
-        provenance = studio.provenance()
-        return [
-            make_run(
+        provenance, made = studio.provenance(), list[EditResult]()
+        for number, first in enumerate(recipes):
+            result = make_run(
                 studio,
                 renderer,
                 first,
@@ -143,8 +146,9 @@ class EditSession:
                 scorer=self.scorer,
                 best=request.best,
             )
-            for number, first in enumerate(recipes)
-        ]
+            on_run(result)
+            made.append(result)
+        return made
 
 
 def open_session(

@@ -113,6 +113,14 @@ def _crop_of(picture: Path) -> Box | None:
 
 
 def _source_of(folder: Path) -> Path | None:
-    """The source of the project that `folder` (absolute) lies in; None where it lies in none."""
+    """The source of the project that `folder` (absolute) lies in; None where it lies in none.
+
+    Raises:
+        UserError: it is not there, or not the picture that the manifest has.
+    """
     project = project_above(folder)
-    return project.source(load_manifest(project.manifest_path)) if project else None
+    if project is None:
+        return None
+    manifest = load_manifest(project.manifest_path)
+    project.check_picture(manifest)
+    return project.source(manifest)

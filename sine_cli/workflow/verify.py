@@ -13,7 +13,7 @@ from sine_cli.errors import UserError
 from sine_cli.models.adapter import adapter_shapes
 from sine_cli.models.base import unet_without_weights
 from sine_cli.models.locate import Location
-from sine_cli.project.files import printable, shown, typed
+from sine_cli.project.files import not_permitted, printable, shown, typed
 from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
@@ -79,7 +79,8 @@ class Verdict:
         """What is refused within is a problem of this file, in the refusal's own words, told once."""
         try:
             yield
-        except UserError as error:
+        except (UserError, PermissionError) as raised:
+            error = not_permitted(raised.filename) if isinstance(raised, PermissionError) else raised
             if error.message not in [each.what for each in self.problems]:
                 self.problems.append(Problem(file, error.message, error.hint))
 
@@ -101,20 +102,24 @@ def verify(project: Project) -> Verdict:
     location = _verify_base(project, manifest, verdict) if manifest else None
 
     # 4. The adapter, alone and against the base
-    _verify_adapter(project, manifest, location, verdict)
+    with verdict.about(project.adapter_dir):
+        _verify_adapter(project, manifest, location, verdict)
 
     # 5. Every run, and every picture in it
     parents = {"edit": project.edits_dir, "grid": project.grids_dir, "compare": project.comparisons_dir}
     for parent in parents.values():
-        for folder in run_folders(parent):
-            verdict.runs += 1
-            _verify_run(folder, verdict)
+        with verdict.about(parent):
+            for folder in run_folders(parent):
+                verdict.runs += 1
+                with verdict.about(folder):
+                    _verify_run(folder, verdict)
 
     # 6. What is not finished
     if manifest and (how := going_on(project, manifest)):
         verdict.notes.append(f"{project.label}: a tuning is not finished; {how}")
     for command, parent in parents.items():
-        verdict.notes += [_unfinished(project, run, command) for run in hidden_runs(parent)]
+        with verdict.about(parent):
+            verdict.notes += [_unfinished(project, run, command) for run in hidden_runs(parent)]
     return verdict
 
 

@@ -169,6 +169,25 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
     assert sent.rstrip().endswith("\x1b[2K")  # the line is cleared at the end
 
 
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": "unknown"}])
+def test_progress_on_a_terminal_that_cannot_draw_is_lines(environment: dict[str, str]) -> None:
+    sent = on_a_terminal(BAR, environment)
+    assert [without_pace(line) for line in sent.splitlines()] == [
+        "encoding  1/4",
+        "encoding  4/4",
+        "tuning  loss 0.5000  3/10",
+    ]
+
+
+def test_progress_in_a_file_is_lines_where_colours_are_forced(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Console().progress() as update:
+        update(1, 2, "sampling")
+    assert capsys.readouterr().err == "sampling  1/2\n"
+
+
 ERROR = "from sine_cli.console import write_error; write_error('no such file', 'look')"
 
 
@@ -211,6 +230,43 @@ def test_a_full_disk_behind_stdout_is_told(untuned: Path, json: list[str]) -> No
         "error: cannot write to stdout: No space left on device\n\n"
         "hint: send it where there is room; what was made is there\n",
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_work_goes_on_where_notices_find_no_room(picture: Path) -> None:
+    command = ["init", str(picture), "--class", "girl", "--base", "mini"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sine_cli", *command], stderr=full, stdout=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 0
+    assert done.stdout.startswith("girl  made from girl.jpg, 96 high, 72 wide\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_may_lack_streams(untuned: Path, closed: str) -> None:
+    for command in ("show -p girl", "show -p girl --json", "edit - -p girl"):
+        line = f"{sys.executable} -m sine_cli {command} {closed}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == (2 if command.startswith("edit") else 0)
+        assert "Traceback" not in done.stderr
+
+
+def test_letters_that_stdout_does_not_have_are_escaped(picture: Path) -> None:
+    def ascii_only(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "sine_cli", *arguments],
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode("ascii")
+
+    init = ("init", str(picture), "--class", "château 🏰", "--base", "mini", "--dir", "été")
+    assert ascii_only(*init).splitlines()[1] == 'source prompt  "a photo of a sks ch\\xe2teau \\U0001f3f0"'
+    facts = json.loads(ascii_only("show", "-p", "été", "--json"))
+    assert facts["manifest"]["prompts"]["class"] == "château 🏰"
+    assert Path(facts["project"]).name == "été"
 
 
 def test_work_goes_on_when_nobody_reads_the_notices(picture: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from sine_cli.cli.demo import STORY
-from sine_cli.cli.main import app
+from sine_cli.cli.main import app, follow
 from sine_cli.project.templates import template_path
 
 if TYPE_CHECKING:
@@ -83,3 +83,21 @@ def test_the_demo_does_not_touch_a_folder_that_exists(sine: "Sine") -> None:
         "error: sine-demo already exists\n\nhint: choose another: `sine demo --dir NAME`\n",
     )
     assert [*Path("sine-demo").iterdir()] == []
+
+
+def test_the_demo_s_folder_may_have_any_name(sine: "Sine", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sine_cli.cli.demo.STORY", [STORY[0], STORY[-1]])
+    folder = "my \U0001f469\u200d\U0001f680's {demo}"
+    done = sine("demo", "--dir", folder)
+    assert (done.code, [path.name for path in Path(folder).iterdir() if path.is_dir()]) == (0, ["castle"])
+
+
+def test_a_demo_that_nobody_reads_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*arguments: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sine_cli.cli.demo.STORY", ["sine show --project nowhere", STORY[0]])
+    monkeypatch.setattr("sine_cli.cli.show.open_project", gone)
+    with pytest.raises(BrokenPipeError):
+        follow(["demo"])
+    assert [path.name for path in Path("sine-demo").iterdir()] == ["castle.png"]

@@ -101,6 +101,20 @@ APART = "leave one of them out"
             "no such folder: no/such",
             "make it first: `mkdir -p no/such`",
         ),
+        *[
+            (
+                f"{command} - -p girl",
+                '"-" is no prompt here',
+                "`sine edit -` reads prompts from stdin, one a line",
+            )
+            for command in ("grid", "compare")
+        ],
+        (
+            "edit x -p girl --source-prompt=",
+            "--source-prompt is empty",
+            "leave it out for the one in sine.yaml",
+        ),
+        ("edit x -p girl --negative \a", '--negative: "\\x07" has control characters', "type it anew"),
         ("edit x -p girl -K -1", "-K: must be at least 0, got -1", RANGES),
         ("edit x -p girl --lora ink:strong", '--lora: "strong" is not a strength', LORAS),
         ("edit x -p girl --lora ink:11", "--lora: the strength must be from -10 to 10, got 11", LORAS),

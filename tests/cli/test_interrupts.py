@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,15 +29,31 @@ def test_the_first_request_is_remembered_and_the_second_raises() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def interrupted_at(process: "subprocess.Popen[str]", beginning: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a process that gets SIGINT at the line that begins so."""
+def test_what_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with stop_requests(lambda: None) as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with stop_requests(lambda: None) as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def interrupted_at(
+    process: "subprocess.Popen[str]", beginning: str, number: int = signal.SIGINT
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a process that gets the signal at the line that begins so."""
     assert process.stderr
     heard: list[str] = []
     for line in process.stderr:
         heard.append(line)
         if line.startswith(beginning):
             time.sleep(0.1)  # not within the very call that prints, which no person could hit
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     out, rest = process.communicate(timeout=60)
     return process.returncode, out, "".join(heard) + rest
@@ -70,8 +86,10 @@ def test_an_interrupted_tuning_keeps_a_checkpoint_and_goes_on(
     assert not (untuned / "tuning" / "checkpoint").exists()
 
 
-def test_an_interrupted_edit_leaves_nothing(start: "Start", girl: Path) -> None:
-    code, out, err = interrupted_at(start("edit", "a boat", "--steps", "600", "--size", "16x16"), "sampling")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupted_edit_leaves_nothing(start: "Start", girl: Path, number: int) -> None:
+    process = start("edit", "a boat", "--steps", "600", "--size", "16x16")
+    code, out, err = interrupted_at(process, "sampling", number)
     assert (code, out) == (130, "")
     assert err.endswith("error: interrupted\n")
     assert "Traceback" not in err
@@ -109,3 +127,27 @@ def test_an_interrupted_grid_keeps_its_cells_and_goes_on(sine: "Sine", start: "S
     assert sine("grid", "--resume").err.startswith(
         "project: girl\nerror: no interrupted grid in girl/grids\n"
     )
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_prompts_that_were_made_before_an_interruption_are_told(
+    sine: "Sine", girl: Path, monkeypatch: pytest.MonkeyPatch, json_too: bool
+) -> None:
+    from sine_cli.workflow import edit
+
+    make_run = edit.make_run
+
+    def interrupted_at_the_third(*arguments: Any, number: int, **named: Any) -> edit.EditResult:
+        if number == 2:
+            raise KeyboardInterrupt
+        return make_run(*arguments, number=number, **named)
+
+    monkeypatch.setattr("sine_cli.workflow.edit.make_run", interrupted_at_the_third)
+    options = ("--size", "32x32", "--steps", "1", *(["--json"] if json_too else []))
+    done = sine("edit", "a boat", "a tree", "a house", *options)
+    assert done.code == 130
+    assert done.err.endswith("error: interrupted\n")
+    if json_too:
+        assert [run["prompt"] for run in json.loads(done.out)["runs"]] == ["a boat", "a tree"]
+    else:
+        assert [line.split("_")[-1].split("/")[0] for line in done.out.splitlines()] == ["a-boat", "a-tree"]

@@ -321,7 +321,7 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
     assert facts.keys() == {
         *("project", "source", "source_prompt", "base", "base_revision", "notes", "warnings")
     }
-    assert (made.code, made.err, facts["project"], facts["notes"]) == (0, "", "girl", [])
+    assert (made.code, made.err, facts["project"], facts["notes"]) == (0, "", f"{here}/girl", [])
     assert facts["source"].keys() == {"height", "width", "sha256"}
     assert facts["source_prompt"] == "a photo of a sks girl"
     small(Path("girl/sine.yaml"))

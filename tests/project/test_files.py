@@ -177,7 +177,7 @@ def test_reading_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         files.read_bytes(Path("a.txt"))
     assert (caught.value.message, caught.value.hint) == (
         "cannot read a.txt: permission denied",
-        "see who may read it with `ls -l a.txt`",
+        "see who may read it with `ls -ld a.txt`",
     )
 
 

@@ -79,11 +79,13 @@ def test_what_exists_is_not_touched(here: Path) -> None:
     Path("girl/notes.txt").write_text("mine")
     Path("file").write_text("mine")
     Path("link").symlink_to("nowhere")
-    for name in ("girl", "file", "link"):
+    for name, is_folder in (("girl", True), ("file", False), ("link", False)):
         with pytest.raises(UserError) as caught:
             make(name)
         assert caught.value.message == f"{name} already exists"
-        assert caught.value.hint == "choose another folder with `--dir NAME`, or remove that one first"
+        assert caught.value.hint == "choose another folder with `--dir NAME`" + (
+            ", or remove that one first" if is_folder else ""
+        )
     assert names(here) == ["file", "girl", "link"]
     assert names(here / "girl") == ["notes.txt"]
 

@@ -259,6 +259,12 @@ def test_runs_are_listed_oldest_first(edits: Path) -> None:
     assert found == ["2026-11-22_091011_a-sculpture-of-a-girl", *numbered]
 
 
+def test_digits_of_other_scripts_are_letters(edits: Path) -> None:
+    run = start_run(edits, "a boat", NOW).finish({"prompt": "a boat"})
+    run.rename(edits / "5²")
+    assert [run.path.name for run in list_runs(edits)] == ["5²"]
+
+
 def test_strange_folders_are_no_runs(edits: Path) -> None:
     assert list_runs(edits) == []
     start_run(edits, PROMPT, NOW).finish({"fine": True})

@@ -290,6 +290,52 @@ def test_an_srgb_profile_changes_nothing() -> None:
     assert (picture.image.tobytes(), picture.notes) == (landmark().tobytes(), [])
 
 
+def linear_profile() -> bytes:
+    """sRGB without its curve, and with its name, as picture editors have one."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    curve = profile.find(b"para")  # that of all three colours
+    struct.pack_into(">HHi", profile, curve + 8, 0, 0, 65536)  # y = x ^ 1
+    return bytes(profile)
+
+
+def test_a_linear_srgb_profile_is_not_taken_for_srgb() -> None:
+    values = np.asarray(landmark()) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    path = saved(Image.fromarray(np.rint(linear * 255).astype(np.uint8)), icc_profile=linear_profile())
+    picture = read_picture(path)
+    assert np.abs(np.asarray(picture.image, int) - np.asarray(landmark(), int)).max() <= 2
+    assert picture.notes[0].startswith("colours converted to sRGB (from sRGB")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_sixteen_bit_greys_keep_their_profile_and_what_is_clear(deep: bool) -> None:
+    grey = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 256
+    image = Image.fromarray((grey * 257).astype(np.uint16) if deep else grey.astype(np.uint8))
+    path = saved(image, icc_profile=linear_profile(), transparency=77 * 257 if deep else 77)
+    picture = read_picture(path)
+    assert picture.notes == [
+        *(["16-bit values scaled to 8 bits"] if deep else []),
+        "greyscale converted to RGB",
+        picture.notes[-2],
+        "transparency flattened on white",
+    ]
+    assert picture.notes[-2].startswith("colours converted to sRGB")
+    pixels = np.asarray(picture.image)[..., 0]
+    assert set(pixels[grey == 77].tolist()) == {255}
+    assert set(pixels[grey == 76].tolist()) == {148}  # 76 in linear light
+
+
+def test_what_is_clear_in_sixteen_bit_colours() -> None:
+    values = (np.arange(32 * 32) * 60).astype(">u2").reshape(32, 32, 1).repeat(3, axis=2)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    png = png_by_hand(32, 32, depth=16, pixels=rows)
+    clear = struct.pack(">HHH", 600, 600, 600)
+    chunk = struct.pack(">I", 6) + b"tRNS" + clear + struct.pack(">I", zlib.crc32(b"tRNS" + clear))
+    Path("deep.png").write_bytes(png.replace(png[33:41], chunk + png[33:41], 1))
+    pixels = np.asarray(read_picture(Path("deep.png")).image)[..., 0]
+    assert set(zip(*np.nonzero(pixels[:, :-1] == 255), strict=True)) == {(0, i) for i in (9, 10, 11, 12)}
+
+
 def test_a_colour_profile_on_greys() -> None:
     picture = read_picture(saved(landmark().convert("L"), icc_profile=wide_profile()))
     assert picture.image.mode == "RGB"

@@ -208,7 +208,7 @@ def test_a_name_that_is_not_utf8_is_shown_and_written_in_json(sine: "Sine") -> N
         pytest.skip("this file system takes UTF-8 names only")
     done = sine("init", "gi\udcffrl.png", "--class", "girl", "--base", "mini", "--json")
     assert (done.code, done.err) == (0, "")
-    assert '"project": "gi\\udcffrl"' in done.out
+    assert '/gi\\udcffrl",\n  "source"' in done.out
     assert sine("show", "-p", "gi\udcffrl").out.startswith("project        gi\\udcffrl\n")
     assert '"picture' not in sine("show", "-p", "gi\udcffrl", "--json").err
 

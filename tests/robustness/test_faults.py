@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +171,61 @@ def test_a_read_only_disk(sine: Sine, tuned_once: Path, disk: Disk, command: lis
     assert sine("show").code == 0
 
 
-def test_a_folder_that_one_may_not_write_to(picture: Path, isolated: Path) -> None:
-    start = [sys.executable, "-m", "sine_cli", "init", str(picture), "--class", "girl", "--base", "mini"]
-    if os.geteuid() == 0:  # whom permissions do not bind
+def bound(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `sine` as somebody whom permissions bind."""
+    start = [sys.executable, "-m", "sine_cli", *arguments]
+    if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root, and no setpriv to give that up")
         start = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *start]
-    isolated.chmod(0o555)
     done = subprocess.run(start, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def closed() -> Iterator[Callable[[Path], None]]:
+    """Takes a folder's permissions; they come back after the test."""
+    modes: dict[Path, int] = {}
+
+    def closed(folder: Path) -> None:
+        modes[folder] = folder.stat().st_mode
+        folder.chmod(0)
+
+    yield closed
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+
+def test_a_folder_that_one_may_not_write_to(picture: Path, isolated: Path) -> None:
+    isolated.chmod(0o555)
+    done = bound("init", str(picture), "--class", "girl", "--base", "mini")
     isolated.chmod(0o755)
-    _check_refused((done.returncode, done.stdout, done.stderr))
+    _check_refused(done)
     assert [path.name for path in isolated.iterdir()] == ["girl.jpg"]
+
+
+@pytest.mark.parametrize("part", ["adapter", "edits", "edits/*"])
+def test_a_folder_that_one_may_not_enter(
+    sine: Sine, girl: Path, closed: Callable[[Path], None], part: str
+) -> None:
+    (picture,) = sine("edit", "a boat", "--size", "16x16", "--steps", "1").out.splitlines()
+    (folder,) = girl.glob(part)
+    closed(folder)
+    inside = r"(/\S+)?"  # a folder that may not be listed, or a file in one that may not be entered
+    told = rf"cannot read {re.escape(str(folder))}{inside}: permission denied"
+    hint = rf"see who may read it with `ls -ld {re.escape(str(folder))}`"
+    commands = {
+        "adapter": ["show", "edit x"],
+        "edits": ["show", f"edit --from {picture.split()[0]}"],
+        "edits/*": [f"edit --from {picture.split()[0]}"],
+    }
+    for command in commands[part]:
+        code, out, err = bound(*command.split(), "-q", "-p", "girl")
+        assert (code, out) == (2, ""), err
+        assert re.fullmatch(rf"error: {told}\n\nhint: {hint}\n", err), err
+    code, out, err = bound("verify", "-q", "-p", "girl")
+    assert code == 1
+    assert re.search(rf"(?m)^{told}$", out), out
 
 
 def _check_refused(done: tuple[int, str, str]) -> None:

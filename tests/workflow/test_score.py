@@ -126,3 +126,13 @@ def test_words_that_the_scorer_does_not_read_are_told(picture: Path, tiny_clip: 
     notices: list[str] = []
     score(ScoreRequest([picture, picture], "a boat on a lake " * 9, scorer=str(tiny_clip)), notices.append)
     assert len(notices) == 1 and notices[0].startswith('"a boat on a lake a boat on a lake a boat..."')
+
+
+def test_a_source_that_was_changed_is_told(untuned: Girl, tiny_clip: Path) -> None:
+    (boats,) = made(untuned, "a boat")
+    path = Path("girl/source.png")
+    with Image.open(path) as source:
+        source.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    with pytest.raises(UserError) as caught:
+        score(ScoreRequest(boats.pictures, scorer=str(tiny_clip)))
+    assert caught.value.message == "girl/source.png is not the picture whose hash girl/sine.yaml has"

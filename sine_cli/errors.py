@@ -36,6 +36,10 @@ class Interrupted(KeyboardInterrupt):
         self.hint = hint
 
 
+class Ended(KeyboardInterrupt):
+    """The process is asked to end, by SIGTERM or SIGHUP; who types Ctrl-C may mean the work at hand alone."""
+
+
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
 
 

@@ -37,7 +37,7 @@ from sine_cli.cli.options import (
     parse_lora_option,
     parse_size_option,
 )
-from sine_cli.errors import UserError
+from sine_cli.errors import Ended, UserError
 
 if TYPE_CHECKING:
     from sine_cli.console import Console, Update
@@ -201,6 +201,10 @@ def _edit_as_told(
                 results = session.make([line.strip()], _bar(update), console.warn, last=False)
         except UserError as error:  # in this line: the next may do
             write_error(error.message, error.hint)
+        except Ended:
+            raise
+        except KeyboardInterrupt:
+            console.say("interrupted; Ctrl-D ends")
         else:
             _report(console, project, results)
 

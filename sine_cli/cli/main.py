@@ -18,7 +18,7 @@ import typer
 
 from sine_cli.cli import bases, compare, demo, edit, export, grid, init, score, show, tune, verify
 from sine_cli.cli.interrupts import ENDING
-from sine_cli.errors import Interrupted, SineError, ran_out
+from sine_cli.errors import Ended, Interrupted, SineError, ran_out
 
 app = typer.Typer(
     name="sine",
@@ -88,7 +88,7 @@ def _open_streams() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """What is asked to end cleans up as at Ctrl-C."""
-    raise KeyboardInterrupt
+    raise Ended
 
 
 def run(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:

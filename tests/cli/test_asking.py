@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from torch import Tensor
+
+from sine_cli.errors import Ended
+from sine_cli.models.autoencoder import Autoencoder
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Sine
@@ -57,6 +61,31 @@ def test_json_reads_all_lines_first(sine: "Sine", girl: Path) -> None:
     done = sine("edit", "-", *SMALL, "--json", stdin=b"a boat\n", typed=[])
     assert done.code == 0
     assert done.out.startswith("{\n")
+
+
+@pytest.mark.parametrize(("raised", "code", "pictures"), [(KeyboardInterrupt, 0, 1), (Ended, 130, 0)])
+def test_ctrl_c_lets_a_picture_go_and_an_end_ends(
+    sine: "Sine",
+    girl: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: type[BaseException],
+    code: int,
+    pictures: int,
+) -> None:
+    expected = made(sine("edit", "a tree", *SMALL).out)
+    decode, calls = Autoencoder.decode, iter([raised])
+
+    def interrupted_once(self: Autoencoder, latents: Tensor) -> list[Image.Image]:
+        for error in calls:
+            raise error
+        return decode(self, latents)
+
+    monkeypatch.setattr(Autoencoder, "decode", interrupted_once)
+    done = sine("edit", "-", *SMALL, typed=["a boat", "a tree"])
+    assert (done.code, len(done.out.splitlines())) == (code, pictures)
+    assert made(done.out) == expected[:pictures]
+    assert ("interrupted; Ctrl-D ends\n" in done.err) == (code == 0)
+    assert not [*(girl / "edits").glob(".*"), *(girl / "edits").glob("*_a-boat")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")

@@ -76,7 +76,7 @@ def edit(
     request: EditRequest,
     on_progress: Callable[[EditProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
-    on_run: "Callable[[EditResult], None]" = lambda _: None,
+    on_run: Callable[[EditResult], None] = lambda _: None,
 ) -> list[EditResult]:
     """Make the pictures, a run folder for each prompt; `on_run` is told of each that is there.
 
@@ -85,9 +85,37 @@ def edit(
             that no memory is left for.
         SineError: the base cannot be had, a picture came out as NaN, disk.
     """
-    check_target_prompts(request.prompts or [""], request.source_prompt)
+    check_target_prompts(request.prompts or [""], request.source_prompt)  # none at all: as an empty one
     session = open_session(project, manifest, request, on_notice)
     return session.make(request.prompts, on_progress, on_notice, on_run)
+
+
+def open_session(
+    project: Project,
+    manifest: Manifest,
+    request: EditRequest,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> "EditSession":
+    """Ready for prompts, those of the request or others. Raises as `edit`."""
+    # 1. What is asked for, checked before anything is loaded
+    guides = check_edit(project, manifest, request)
+    for line in without_effect(request, [(request.settings, guides)]):
+        on_notice(line)
+    scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
+    remove_leftovers(project)
+    migrate(project, manifest, on_notice)
+
+    # 2. The base and the adapters that have weight
+    studio = open_studio(
+        project,
+        manifest,
+        needs_adapter=uses_tuned(request.settings),
+        guides=[guides],
+        lora=request.lora,
+        low_memory=request.low_memory,
+        on_notice=on_notice,
+    )
+    return EditSession(request, studio, guides, scorer)
 
 
 @dataclass(frozen=True)
@@ -149,34 +177,6 @@ class EditSession:
             on_run(result)
             made.append(result)
         return made
-
-
-def open_session(
-    project: Project,
-    manifest: Manifest,
-    request: EditRequest,
-    on_notice: Callable[[str], None] = lambda _: None,
-) -> EditSession:
-    """Ready for prompts, those of the request or others. Raises as `edit`."""
-    # 1. What is asked for, checked before anything is loaded
-    guides = check_edit(project, manifest, request)
-    for line in without_effect(request, [(request.settings, guides)]):
-        on_notice(line)
-    scorer = open_scorer(request.scorer, on_notice) if request.best is not None else None
-    remove_leftovers(project)
-    migrate(project, manifest, on_notice)
-
-    # 2. The base and the adapters that have weight
-    studio = open_studio(
-        project,
-        manifest,
-        needs_adapter=uses_tuned(request.settings),
-        guides=[guides],
-        lora=request.lora,
-        low_memory=request.low_memory,
-        on_notice=on_notice,
-    )
-    return EditSession(request, studio, guides, scorer)
 
 
 def make_run(

@@ -404,6 +404,24 @@ def test_json_keeps_notices_on_stderr(sine: "Sine", girl: Path) -> None:
     assert re.fullmatch(rf"project: girl\nsampling  2/2\n{TOOK}\n", done.err)
 
 
+def test_json_has_the_notices_of_a_tuning(sine: "Sine", girl: Path) -> None:
+    done = sine("tune", "--steps", "5", "--json", "--quiet")
+    (kept,) = parsed(done.out)["warnings"]
+    assert kept.startswith("the adapter that was there")
+    assert done.err == ""
+
+
+def test_json_has_why_a_base_was_chosen(sine: "Sine", picture: Path) -> None:
+    facts = parsed(sine("init", picture, "--class", "girl", "--json", "--quiet").out)
+    assert [f"note: {note}\n" for note in facts["notes"]] == [BASE_NOTE]
+
+
+def test_a_prompt_of_two_lines_is_one_row(sine: "Sine", girl: Path) -> None:
+    assert sine("edit", "a boat\ntuned  no", "--size", "32x32", "--steps", "1").code == 0
+    (row,) = [line for line in sine("show").out.splitlines() if line.startswith("edits")]
+    assert row.endswith('"a boat\\ntuned  no"')
+
+
 def test_quiet_keeps_the_result_and_the_errors(sine: "Sine", girl: Path) -> None:
     done = sine("edit", "a boat", "--size", "16x16", "--steps", "1", "--quiet")
     assert done.err == ""

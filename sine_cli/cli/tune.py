@@ -23,7 +23,7 @@ def tune(
         typer.Option(
             "--steps",
             metavar="N|auto",
-            help="Steps of tuning; auto: until the preview comes no nearer. Default: the manifest's.",
+            help="Steps, 1 to 10000000; auto: until the preview comes no nearer. Default: the manifest's.",
         ),
     ] = None,
     no_patches: Annotated[
@@ -38,10 +38,12 @@ def tune(
         typer.Option(
             "--prior",
             metavar="N",
-            help="Prior preservation: the base makes N pictures of the class, which tuning sees too.",
+            help="Prior preservation: the base makes N (0 to 10000) pictures of the class to tune on too.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", "-s", help="Seed of all that is random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", "-s", help="Seed of all that is random, 0 or more.")
+    ] = None,
     memory: MemoryOption = "normal",
     as_json: JsonOption = False,
     quiet: QuietOption = False,

@@ -14,7 +14,7 @@ import torch
 from sine_cli.errors import UserError
 from sine_cli.models.bounds import bounded, check_numbers
 from sine_cli.models.locate import WHAT_A_BASE_IS, read_config
-from sine_cli.models.parts import Parts, loading
+from sine_cli.models.parts import FORMER_NAMES, Parts, loading
 
 TOKENIZERS = {
     "CLIPTokenizer": "transformers",
@@ -90,6 +90,7 @@ def _named(index: dict[str, Any], part: str) -> str | None:
 
 def _class(folder: Path, index: dict[str, Any], part: str) -> Any:
     name = _named(index, part) or "nothing"
+    name = FORMER_NAMES.get(name, name)
     library = CLASSES[part].get(name)
     if library is None:
         supported = ", ".join(CLASSES[part])

@@ -31,6 +31,10 @@ class Parts:
     zeros_for_empty: bool
 
 
+FORMER_NAMES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+"""Of classes that transformers 5 renamed, and has under both names."""
+
+
 def write_folder(parts: Parts, folder: Path) -> None:
     """Write the parts as a diffusers folder, which pipelines and sine load.
 
@@ -57,7 +61,8 @@ def write_folder(parts: Parts, folder: Path) -> None:
     for suffix, (tokenizer, model) in zip(["", "_2"], parts.text, strict=False):
         tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
         model.save_pretrained(folder / f"text_encoder{suffix}")
-        index[f"tokenizer{suffix}"] = ["transformers", type(tokenizer).__name__]
+        kind = type(tokenizer).__name__
+        index[f"tokenizer{suffix}"] = ["transformers", FORMER_NAMES.get(kind, kind)]
         index[f"text_encoder{suffix}"] = ["transformers", type(model).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 

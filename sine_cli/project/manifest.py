@@ -226,7 +226,7 @@ def _refuse_newer(outline: Outline, path: Path) -> None:
         raise UserError(
             f"{files.shown(path)}:{outline.places['schema',].line}: schema: this project was made by a newer "
             f"sine (schema {version}, this one reads up to {SCHEMA_VERSION})",
-            "upgrade sine: `pip install --upgrade sine-cli`",
+            "install a newer sine: `git pull` in its clone, then `pip install .` there",
         )
 
 

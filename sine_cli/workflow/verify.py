@@ -1,5 +1,6 @@
 """`sine verify`: whether a project is what its records say. Changes nothing, fetches nothing."""
 
+import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from sine_cli.errors import UserError
 from sine_cli.models.adapter import adapter_shapes
 from sine_cli.models.base import unet_without_weights
 from sine_cli.models.locate import Location
-from sine_cli.project.files import not_permitted, printable, shown, typed
+from sine_cli.project.files import not_permitted, printable, read_bytes, shown, typed
 from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.manifest import SCHEMA_VERSION, Manifest, load_manifest
 from sine_cli.project.plain_yaml import shortened
@@ -40,6 +41,8 @@ from sine_cli.workflow.record import CONDITIONS, Provenance
 from sine_cli.workflow.remake import OF_RECIPE, OF_RUN, made_of
 
 GRID = "grid.png"
+
+_LARGEST_TABLE = 10_000_000  # bytes
 
 Record = dict[str, Any]
 
@@ -229,12 +232,23 @@ def _verify_run(folder: Path, verdict: Verdict) -> None:
         for name in expected.others:
             if not (folder / name).is_file():
                 verdict.add(folder / name, "is missing", expected.again)
+            elif name == SCORES and _scored(folder / name) != {*expected.pictures}:
+                verdict.add(folder / name, "does not have the pictures of this run", expected.again)
         known = {*expected.pictures, *expected.sheets, TRADEOFF}
         verdict.notes += [
             f"{shown(path)} is not of this run"
             for path in sorted(folder.rglob("*.png"))
             if path.relative_to(folder).as_posix() not in known
         ]
+
+
+def _scored(table: Path) -> set[str]:
+    """The pictures that have a line in a table of scores; none where it is no such table."""
+    text = read_bytes(table, limit=_LARGEST_TABLE).decode("utf-8", "replace")
+    try:
+        return {line[0] for line in list(csv.reader(text.splitlines()))[1:] if line}
+    except csv.Error:
+        return set()
 
 
 def _instead_of_run(folder: Path) -> str:

@@ -79,6 +79,7 @@ APART = "leave one of them out"
             "-K: must be a whole number",
             "`sine edit --help` shows what it takes",
         ),
+        ("tune --steps", "Option '--steps' requires an argument.", "`sine tune --help` shows what it takes"),
         ("edit x -v high", "-v: must be a number", "`sine edit --help` shows what it takes"),
         (
             "grid a castle",

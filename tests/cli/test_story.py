@@ -422,6 +422,16 @@ def test_a_prompt_of_two_lines_is_one_row(sine: "Sine", girl: Path) -> None:
     assert row.endswith('"a boat\\ntuned  no"')
 
 
+def test_a_merged_base_is_a_base(sine: "Sine", girl: Path, picture: Path) -> None:
+    folder = sine("export", "--merge", "-q").out.split()[0]
+    assert json.loads(Path(folder, "model_index.json").read_text("utf-8"))["tokenizer"] == [
+        *("transformers", "PreTrainedTokenizerFast")
+    ]
+    assert sine("init", picture, "--class", "girl", "--base", folder, "--dir", "again", "-q").code == 0
+    made = sine("edit", "a boat", "-p", "again", "-v", "1", "-K", "1000", "--size", "32x32", "--steps", "1")
+    assert made.code == 0, made.err
+
+
 def test_quiet_keeps_the_result_and_the_errors(sine: "Sine", girl: Path) -> None:
     done = sine("edit", "a boat", "--size", "16x16", "--steps", "1", "--quiet")
     assert done.err == ""

@@ -492,7 +492,7 @@ def test_a_newer_schema(path: Path) -> None:
         f"girl/sine.yaml:{line}: schema: this project was made by a newer sine "
         f"(schema {SCHEMA_VERSION + 1}, this one reads up to {SCHEMA_VERSION})"
     )
-    assert caught.value.hint == "upgrade sine: `pip install --upgrade sine-cli`"
+    assert caught.value.hint == "install a newer sine: `git pull` in its clone, then `pip install .` there"
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,14 @@ def test_damage_to_a_grid_is_found(full: Girl, name: str) -> None:
     assert found(full) == [f"{folder}/scores.csv: is missing"]
 
 
+@pytest.mark.parametrize("text", ["zz", "", "file\n", "a,b\0\n", "x" * 200_000 + '\n"' + "y" * 200_000])
+def test_a_ruined_table_of_scores_is_found(full: Girl, text: str) -> None:
+    for parent in (full.project.grids_dir, full.project.comparisons_dir):
+        table = next(parent.glob("*/scores.csv"))
+        table.write_text(text)
+        assert f"{table}: does not have the pictures of this run" in found(full)
+
+
 def test_a_forged_cell_is_found_though_it_has_no_line_in_the_record(full: Girl) -> None:
     folder = next(path for path in sorted(full.project.grids_dir.iterdir()) if path.name.endswith("dog"))
     cell = folder / "cells" / "K0400_b0.25.png"

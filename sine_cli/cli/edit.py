@@ -176,7 +176,7 @@ def edit(
 
             if origin is not None:
                 again = RemakeRequest(origin, request.lora, request.low_memory)
-                results.append(remake(opened, manifest, again, _bar(update), console.warn))
+                remake(opened, manifest, again, _bar(update), console.warn, results.append)
             else:
                 edit(opened, manifest, request, _bar(update), console.warn, results.append)
     finally:  # those of the first prompts are there, whatever became of the others
@@ -196,17 +196,19 @@ def _edit_as_told(
     while (line := console.ask("prompt: ")) is not None:
         if not line.strip():
             continue
+        results: list[EditResult] = []
         try:
             with console.progress() as update:
-                results = session.make([line.strip()], _bar(update), console.warn, last=False)
+                session.make([line.strip()], _bar(update), console.warn, results.append, last=False)
         except UserError as error:  # in this line: the next may do
             write_error(error.message, error.hint)
         except Ended:
             raise
-        except KeyboardInterrupt:
-            console.say("interrupted; Ctrl-D ends")
-        else:
-            _report(console, project, results)
+        except KeyboardInterrupt as stopped:
+            console.say("; ".join(["interrupted", *stopped.args, "Ctrl-D ends"]))
+        finally:
+            if results:
+                _report(console, project, results)
 
 
 def _bar(update: "Update") -> "Callable[[EditProgress], None]":

@@ -1,5 +1,6 @@
 """`sine show`: a project at a glance."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from sine_cli.cli.options import JsonOption, ProjectOption, QuietOption, open_project
@@ -33,11 +34,15 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
         state = f"yes, {there.steps} steps" + (f", but {there.problem}" if there.problem else "")
     elif there.problem:
         state = there.problem
+    elif there.tuner:
+        state = "no"
     elif there.going_on:
         state = f"not finished; {there.going_on}"
     else:
         state = f"no; `{typed_for(opened, 'tune')}` does it"
-    if there.tuned and there.going_on:
+    if there.tuner:
+        state += f"; being tuned by process {there.tuner.pid}, since {there.tuner.since}"
+    elif there.tuned and there.going_on:
         state += f"; another tuning is not finished, {there.going_on}"
     rows = [
         ("project", opened.label),
@@ -67,6 +72,7 @@ def show(project: ProjectOption = None, as_json: JsonOption = False, quiet: Quie
             "steps": there.steps,
             "problem": there.problem,
             "checkpoint": there.going_on is not None,
+            "tuner": there.tuner and asdict(there.tuner),
             "edits": [str(run.path) for run in there.edits],
             "grids": [str(run.path) for run in there.grids],
             "comparisons": [str(run.path) for run in there.comparisons],

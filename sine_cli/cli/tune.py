@@ -61,6 +61,7 @@ def tune(
     from sine_cli.cli.interrupts import stop_requests
     from sine_cli.console import Console
     from sine_cli.project.files import shown
+    from sine_cli.project.folder import typed_for
     from sine_cli.project.manifest import MOST_AUTO_STEPS, changed
     from sine_cli.project.presets import load_tuning_preset
 
@@ -97,7 +98,7 @@ def tune(
         result = tune(opened, manifest, settings, on_progress, console.note, stop, low_memory=low_memory)
     record = result.record
     taken = record.tune.steps if record.steps_taken is None else record.steps_taken
-    folder = shown(opened.adapter_dir)
+    folder, following = shown(opened.adapter_dir), typed_for(opened, 'edit "..."')
     if result.already_there:
         lines = [f"{folder}  is tuned with these settings already; remove it to tune anew"]
     else:
@@ -106,7 +107,7 @@ def tune(
             f"{folder}  {taken} steps in {record.seconds:.0f} s{resumed}, "
             f"loss {record.loss:.4f}, {gigabytes(record.peak_memory)}",
             *([f"previews  {shown(opened.tuning_dir / 'previews')}"] if record.tune.preview_every else []),
-            'next      `sine edit "..."`: say what the picture shall become',
+            f"next      `{following}`: say what the picture shall become",
         ]
     console.result(
         lines,

@@ -10,6 +10,7 @@ import errno
 import functools
 import hashlib
 import itertools
+import math
 import os
 import re
 import shlex
@@ -30,6 +31,7 @@ _PARTIAL = re.compile(rf"\..+\.(?P<process>{_PROCESS})-[0-9]+\.partial", re.DOTA
 _FORGOTTEN = 24 * 3600  # seconds after which what another machine left half done counts as abandoned
 _NAME_KEPT = 40  # characters: a hidden name stays below the 255 bytes that file systems allow
 _PART = 1024 * 1024  # bytes that are hashed at once: adapters can have gigabytes
+_CLOCKS_APART = 3600  # seconds that a disk's server may be behind this machine
 _serial = itertools.count()
 
 
@@ -210,6 +212,8 @@ class Process:
     def is_at(self, path: Path) -> bool:
         """Whether it may be working on `path` still; of another machine, if that was changed within a day."""
         if self.is_here:
+            with contextlib.suppress(OSError):
+                return process_lives(self.pid, since=path.lstat().st_mtime)
             return process_lives(self.pid)
         with contextlib.suppress(OSError):
             return time.time() - path.lstat().st_mtime < _FORGOTTEN
@@ -230,10 +234,17 @@ def _this_machine() -> str:
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:8]
 
 
-def process_lives(pid: int) -> bool:
-    """Whether a process of that id runs on this machine. On Windows always True: asking would end it."""
+def process_lives(pid: int, *, since: float = math.inf) -> bool:
+    """Whether a process of that id runs on this machine. On Windows always True: asking would end it.
+
+    Args:
+        since: a time at which it ran, in seconds of the epoch: one that began long after is another, which
+            got the id of one that is no more. Only Linux tells when.
+    """
     if sys.platform == "win32":
         return True
+    if _began(pid) > since + _CLOCKS_APART:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -241,6 +252,18 @@ def process_lives(pid: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+def _began(pid: int) -> float:
+    """When the process began, in seconds of the epoch; minus infinity where the system does not tell."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19])
+        boot = next(
+            line for line in Path("/proc/stat").read_text("utf-8").splitlines() if line[:6] == "btime "
+        )
+        return int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration):
+        return -math.inf
 
 
 def partial_path(path: Path) -> Path:

@@ -77,7 +77,13 @@ def holder(path: Path) -> Holder | None:
     except (UserError, UnicodeDecodeError):
         return None
     match = _SIGNATURE.fullmatch(signature)
-    if match is None or not files.process_lives(int(match[1])):
+    if match is None:
+        return None
+    try:
+        since = datetime.strptime(match[2], "%Y-%m-%d %H:%M:%S").timestamp()
+    except ValueError:
+        return None
+    if not files.process_lives(int(match[1]), since=since):
         return None
     return Holder(int(match[1]), match[2])
 

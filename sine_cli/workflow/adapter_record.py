@@ -2,6 +2,7 @@
 this project. Knows no torch, so that what is wrong is told at once.
 """
 
+import os
 import shlex
 from typing import Any
 
@@ -84,7 +85,7 @@ def read_record(project: Project) -> AdapterRecord:
 
 
 def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revision: str | None) -> None:
-    """Refuse an adapter of another base.
+    """Refuse an adapter of another base. A folder or file may be moved: its revision decides, not its name.
 
     Args:
         revision: of the project's base; None where it is not known.
@@ -93,12 +94,15 @@ def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revi
         UserError: the base or its revision is another than the adapter was tuned on.
     """
     folder = shown(project.adapter_dir)
+    names = {record.base, manifest.base}
+    if revision == record.base_revision and (len(names) == 1 or any(map(os.path.isabs, names))):
+        return
     if record.base != manifest.base:
         raise UserError(
             f"{folder} was tuned on `{record.base}`, this project uses `{manifest.base}`",
             f"{again(project)}, or set `base: {record.base}` in {shown(project.manifest_path)}",
         )
-    if revision not in (None, record.base_revision):
+    if revision is not None:
         raise UserError(
             f"{folder} was tuned on revision {record.base_revision} of `{record.base}`, "
             f"this project uses {revision}",
@@ -123,18 +127,20 @@ def check_record(project: Project, manifest: Manifest, record: AdapterRecord) ->
         )
 
 
-def guide_record(guide: FoundGuide, manifest: Manifest, revision: str | None = None) -> AdapterRecord:
-    """The record of a guide's adapter.
+def guide_record(
+    guide: FoundGuide, manifest: Manifest, revision: str | None = None, home: Project | None = None
+) -> AdapterRecord:
+    """The record of a guide's adapter, in its project or where it is kept (`home`).
 
     Args:
-        revision: of the base as it was located; None takes the manifest's, where it has one. The name of a
-            base says nothing: the same one may lie in another folder, or have a preset's name.
+        revision: of the base as it was located; None takes the manifest's, where it has one.
 
     Raises:
         UserError: the guide is not tuned, or on another base.
     """
-    record = read_record(guide.project)
-    check_record(guide.project, guide.manifest, record)
+    record = read_record(home or guide.project)
+    if home in (None, guide.project):
+        check_record(guide.project, guide.manifest, record)
     revision = revision or manifest.base_revision
     if revision not in (None, record.base_revision):
         what = f"the guide {guide.project.label} was tuned on `{record.base}`, "

@@ -7,67 +7,105 @@ beside it under a name from what it was made with, and the command that began it
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from sine_cli.project.files import remove, storage_errors
 from sine_cli.project.folder import Project, typed_for
-from sine_cli.project.manifest import Manifest
+from sine_cli.project.manifest import MOST_AUTO_STEPS, Manifest
 
 
 class Checkpoint:
     """The files of one tuning's checkpoint.
 
     Args:
-        identity: all that decides about the tuning, as JSON; the file has it in its metadata.
+        identity: what the tuning is made with; the file has it in its metadata, as JSON.
     """
 
-    def __init__(self, project: Project, identity: str) -> None:
+    def __init__(self, project: Project, identity: dict[str, Any]) -> None:
         self.folder = _folder(project)
         self.file = self.folder / "state.safetensors"
-        self.identity = identity
+        self.identity = _deciding(identity)
 
     def exists(self) -> bool:
         """Whether there is one of this tuning, current or set aside."""
-        return self.identity in (identity_in(self.file), identity_in(self._aside(self.identity)))
+        return any(identity_in(file) == self.identity for file in unfinished(self.folder))
 
     def take_up(self) -> Path | None:
         """Make this tuning's the current one; where another's was, the file in which that is kept now.
 
         A damaged one stays, to be replaced.
         """
-        there, own, kept = identity_in(self.file), self._aside(self.identity), None
+        there, own, kept = identity_in(self.file), self._own_aside(), None
         with storage_errors(self.folder):
             if there not in (None, self.identity):
                 kept = self._aside(there)
                 os.replace(self.file, kept)
-            if there != self.identity and own.is_file():
+            if there != self.identity and own:
                 os.replace(own, self.file)
         return kept
 
     def drop(self) -> None:
         """It has served; those of other tunings stay."""
-        remove(self._aside(self.identity))
+        if own := self._own_aside():
+            remove(own)
         if identity_in(self.file) in (None, self.identity):
             remove(self.file)
         if self.folder.is_dir() and not unfinished(self.folder):
             remove(self.folder)
+
+    def _own_aside(self) -> Path | None:
+        """Where this tuning's was set aside, under whatever name; None where it was not."""
+        aside = [file for file in unfinished(self.folder) if file != self.file]
+        return next((file for file in aside if identity_in(file) == self.identity), None)
 
     def _aside(self, identity: str | None) -> Path:
         name = hashlib.sha256((identity or "").encode()).hexdigest()[:12]
         return self.folder / f"{name}.safetensors"
 
 
+LOOSE = {"base", "versions"}
+"""Of what a tuning is made with, that which may be another when it goes on: the base's name, for the revision
+decides, and the versions of sine and its libraries, which are told."""
+
+
+def _deciding(identity: dict[str, Any]) -> str:
+    """As JSON, which is the same for the same."""
+    return json.dumps({name: value for name, value in identity.items() if name not in LOOSE}, sort_keys=True)
+
+
+def _made_with(about: Mapping[str, str]) -> dict[str, Any]:
+    """What the metadata of a checkpoint says; nothing where it is not as sine writes it."""
+    try:
+        identity = json.loads(about.get("identity", ""))
+    except (ValueError, RecursionError):
+        return {}
+    return identity if isinstance(identity, dict) else {}
+
+
+def versions_in(about: Mapping[str, str]) -> dict[str, str]:
+    """The versions in the metadata of a checkpoint."""
+    found = _made_with(about).get("versions")
+    return {str(name): str(each) for name, each in found.items()} if isinstance(found, dict) else {}
+
+
 def identity_in(file: Path) -> str | None:
-    """What a checkpoint was made with; None where there is no sound one."""
+    """What decides about the tuning of a checkpoint, as JSON; None where there is no sound one."""
+    identity = _identity_in(file)
+    return _deciding(identity) if identity else None
+
+
+def _identity_in(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        return None
+        return {}
     try:
         with safe_open(file, framework="np") as opened:
-            return (opened.metadata() or {}).get("identity")
+            return _made_with(opened.metadata() or {})
     except (SafetensorError, OSError):
-        return None
+        return {}
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -80,21 +118,38 @@ def going_on(project: Project, manifest: Manifest) -> str | None:
     files = unfinished(_folder(project))
     if not files:
         return None
-    if any(_is_wanted(file, manifest) for file in files):
-        return f"`{typed_for(project, 'tune')}` goes on"
-    return "the command that began it goes on"
+    found = [each for file in files if (each := _options(_identity_in(file), manifest)) is not None]
+    if not found:
+        return "the command that began it goes on"
+    return f"`{typed_for(project, ' '.join(['tune', *min(found, key=len)]))}` goes on"
 
 
-def _is_wanted(file: Path, manifest: Manifest) -> bool:
-    """Whether the tuning has the manifest's settings, those of the looks that may end it too."""
-    try:
-        identity = json.loads(identity_in(file) or "")
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(identity, dict) or identity.get("tune") != manifest.tune.model_dump():
-        return False
-    looks, now = identity.get("preview"), manifest.edit.model_dump()
-    return looks is None or (isinstance(looks, dict) and looks == {name: now.get(name) for name in looks})
+def _options(identity: dict[str, Any], manifest: Manifest) -> list[str] | None:
+    """What `sine tune` is to be given to go on with such a tuning; None where no options make it the same."""
+    then, now = identity.get("tune"), manifest.tune.model_dump()
+    looks, edit = identity.get("preview"), manifest.edit.model_dump()
+    if not isinstance(then, dict) or then.keys() != now.keys():
+        return None
+    if looks is not None and not (
+        isinstance(looks, dict) and looks == {name: edit.get(name) for name in looks}
+    ):
+        return None
+    differing = {name for name, value in then.items() if value != now[name]}
+    options: list[str] = []
+    if differing & {"steps", "stop_early"}:
+        if then["stop_early"] and then["steps"] != MOST_AUTO_STEPS:
+            return None
+        options += ["--steps", "auto" if then["stop_early"] else str(then["steps"])]
+    if "patches" in differing:
+        if then["patches"]:
+            return None
+        options.append("--no-patches")
+    options += [
+        part for name in ("prior", "seed") if name in differing for part in (f"--{name}", str(then[name]))
+    ]
+    if identity.get("low_memory"):
+        options += ["--memory", "low"]
+    return options if differing <= {"steps", "stop_early", "patches", "prior", "seed"} else None
 
 
 def _folder(project: Project) -> Path:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sine_cli.errors import Interrupted
 from sine_cli.project.folder import Project
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
@@ -57,7 +58,7 @@ class Scores:
 @dataclass(frozen=True)
 class EditResult:
     """One prompt's run: its folder, its pictures with their seeds, seconds of sampling and decoding, and the
-    most bytes held at once.
+    most bytes held at once; how many pictures an interruption left to be made, and how.
     """
 
     prompt: str
@@ -68,6 +69,16 @@ class EditResult:
     seconds: float
     peak_memory: int
     scores: Scores | None = None
+    missing: int = 0
+
+    def check_whole(self) -> None:
+        """Raises Interrupted where pictures are missing."""
+        if self.missing:
+            made, after = len(self.pictures), self.seeds[-1] + 1
+            raise Interrupted(
+                f"{made} of {made + self.missing} pictures are there; "
+                f"the same with `-s {after} -n {self.missing}` makes the others"
+            )
 
 
 def edit(
@@ -84,6 +95,7 @@ def edit(
         UserError: an empty prompt, not tuned, an adapter that does not fit, no such guide or scorer, a size
             that no memory is left for.
         SineError: the base cannot be had, a picture came out as NaN, disk.
+        Interrupted: among the pictures of a prompt; those that were made are a run.
     """
     check_target_prompts(request.prompts or [""], request.source_prompt)  # none at all: as an empty one
     session = open_session(project, manifest, request, on_notice)
@@ -175,6 +187,7 @@ class EditSession:
                 best=request.best,
             )
             on_run(result)
+            result.check_whole()
             made.append(result)
         return made
 
@@ -192,7 +205,8 @@ def make_run(
     scorer: Scorer | None = None,
     best: int | None = None,
 ) -> EditResult:
-    """A run folder with `count` pictures, the i-th with the seed of `first` + i.
+    """A run folder with `count` pictures, the i-th with the seed of `first` + i; at Ctrl-C with those that
+    there are, unscored, if any.
 
     Args:
         provenance: the studio's.
@@ -209,13 +223,20 @@ def make_run(
         # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
         each = [replace(first, seed=first.seed + index) for index in range(count)]
         pictures = renderer.pictures(each, _counter(on_progress, first.prompt, number, prompts))
-        for name, recipe, picture in zip(names, each, pictures, strict=True):
-            run.save_image(name, picture, recipe.as_dict() | provenance)
+        made = 0
+        try:
+            for name, recipe, picture in zip(names, each, pictures, strict=True):
+                run.save_image(name, picture, recipe.as_dict() | provenance)
+                made += 1
+        except KeyboardInterrupt:
+            if not made:
+                raise
+        names, each = names[:made], each[:made]
         seconds = round(time.monotonic() - started, 2)
 
         # 6. Which are the best, where that is asked
         scores = None
-        if scorer:
+        if scorer and made == count:
             files = [run.folder / name for name in names]
             source = part_shown(studio.source_picture(), first.crop)
             scored = score_files(scorer, files, first.prompt, source)
@@ -223,7 +244,7 @@ def make_run(
         record = {
             "command": "edit",
             **first.as_dict(),
-            "count": count,
+            "count": made,
             "seconds": seconds,
             "peak_memory": studio.peak_memory(),
             **provenance,
@@ -242,6 +263,7 @@ def make_run(
         seconds,
         studio.peak_memory(),
         scores,
+        missing=count - made,
     )
 
 

@@ -25,8 +25,11 @@ from sine_cli.project.prompts import with_token
 from sine_cli.project.runs import UnfinishedRun, find_recipe, load_picture, start_run, unfinished_runs
 from sine_cli.project.source import is_made
 from sine_cli.scoring.scorer import Score, ScorerIdentity
+from sine_cli.workflow.adapter_record import read_record
 from sine_cli.workflow.asked import MOST_CELLS, GridRequest, check_grid, without_effect
-from sine_cli.workflow.guides import uses_tuned
+from sine_cli.workflow.bases import find_base
+from sine_cli.workflow.guides import guides_in_use, uses_tuned
+from sine_cli.workflow.kept_adapters import home_of
 from sine_cli.workflow.open import Studio, open_studio
 from sine_cli.workflow.plots import tradeoff_plot
 from sine_cli.workflow.record import Provenance, differences
@@ -159,7 +162,7 @@ def resume_grid(
     *,
     low_memory: bool = False,
 ) -> GridResult:
-    """Go on with the newest grid that was interrupted.
+    """Go on with the newest grid that was interrupted, of those whose base and adapters are still there.
 
     Raises:
         UserError: there is none, another process works on it, an adapter is another one by now, or a guide
@@ -173,7 +176,9 @@ def resume_grid(
             f"no interrupted grid in {shown(project.grids_dir)}",
             f"start one: `{begin}`",
         )
-    run = left[-1]
+    revision = find_base(manifest).revision
+    fits = [run for run in left if _fits(project, run, revision)]
+    run = (fits or left)[-1]
     recipes, begun_with, scorer_name = _read_request(run)
     scorer = locate_scorer(scorer_name, on_notice, may_fetch=False)
     run.take_over()
@@ -186,14 +191,16 @@ def resume_grid(
             needs_adapter=begun_with.adapter is not None,
             guides=[recipe.guides for recipe in recipes],
             low_memory=low_memory,
+            adapter=begun_with.adapter,
+            guide_adapters=begun_with.guide_adapters,
             on_notice=on_notice,
         )
         if begun_with != _Models(studio.adapter_files(), studio.guide_adapters(), studio.location.revision):
             whose = "the project or a guide of it has" if recipes[0].guides else "the project has"
+            anew = typed_for(project, f"grid {shlex.quote(printable(recipes[0].prompt))}")
             raise UserError(
                 f"{shown(run.final)} was begun with another adapter or base than {whose} now",
-                f"start it anew: `sine grid {shlex.quote(printable(recipes[0].prompt))}`; "
-                f"this one goes with `rm -r {typed(run.hidden)}`",
+                f"start it anew: `{anew}`; this one goes with `rm -r {typed(run.hidden)}`",
             )
         studio.check_fits(recipes[0].size, asked=False)
         for then in _provenances(run, recipes)[:1]:
@@ -366,6 +373,24 @@ def _read_request(run: UnfinishedRun) -> tuple[list[Recipe], _Models, str | None
         raise UserError(
             f"{shown(run.hidden)} is damaged and cannot go on", f"remove it: `rm -r {typed(run.hidden)}`"
         ) from error
+
+
+def _fits(project: Project, run: UnfinishedRun, revision: str) -> bool:
+    """Whether the adapters that a grid was begun with are there or kept, and the base is the one."""
+    try:
+        recipes, models, _ = _read_request(run)
+        guides = guides_in_use(project, [recipe.guides for recipe in recipes])
+        wanted = [(project, models.adapter)]
+        wanted += [
+            (guide.project, files)
+            for guide, files in zip(guides, models.guide_adapters, strict=True)
+            if guide
+        ]
+        return models.base_revision == revision and all(
+            files is None or read_record(home_of(place, files)).files == files for place, files in wanted
+        )
+    except (UserError, ValueError):
+        return False
 
 
 def _check_cells(recipes: list[Recipe]) -> None:

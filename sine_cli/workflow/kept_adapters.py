@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from sine_cli.errors import UserError
 from sine_cli.project.files import partial_path, remove, storage_errors
 from sine_cli.project.folder import Project
-from sine_cli.workflow.adapter_record import RECORD, AdapterRecord
+from sine_cli.workflow.adapter_record import RECORD, AdapterRecord, read_record
 from sine_cli.workflow.adapters import copy_adapter, intact_record, whole_files
 
 
@@ -52,6 +53,24 @@ def take_up_adapter(project: Project, is_wanted: Callable[[AdapterRecord], bool]
             remove(going)
             return record
     return None
+
+
+def home_of(project: Project, files: dict[str, str] | None) -> Project:
+    """Where the adapter with these files (SHA-256 by name) lies, as a project: here, or where it is kept.
+
+    The project itself where none has them, and for None.
+    """
+    if files is None or _has(project, files):
+        return project
+    kept = (Project(folder) for folder in sorted(_folder(project).glob("[!.]*")) if not folder.is_symlink())
+    return next((each for each in kept if _has(each, files)), project)
+
+
+def _has(project: Project, files: dict[str, str]) -> bool:
+    try:
+        return read_record(project).files == files
+    except UserError:
+        return False
 
 
 def _folder(project: Project) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from PIL import Image
@@ -30,6 +31,7 @@ from sine_cli.workflow.adapters import load_adapter
 from sine_cli.workflow.bases import find_base
 from sine_cli.workflow.fit import check_picture_fits
 from sine_cli.workflow.guides import GuideRecipe, guides_in_use
+from sine_cli.workflow.kept_adapters import home_of
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, guide_name
 from sine_cli.workflow.size import WHOLE, Box, Size, default_size
@@ -169,6 +171,8 @@ def open_studio(
     guides: Sequence[tuple[GuideRecipe, ...]] = ((),),
     lora: UserLora | None = None,
     low_memory: bool = False,
+    adapter: dict[str, str] | None = None,
+    guide_adapters: Sequence[dict[str, str] | None] = (),
     on_notice: Callable[[str], None] = lambda _: None,
 ) -> Studio:
     """Load base and adapters.
@@ -179,30 +183,42 @@ def open_studio(
         guides: those of each picture; what holds for the adapter holds for theirs.
         lora: the user's own LoRA, for the base side; `on_notice` is told what of it is left out.
         low_memory: as `load_base` has it.
+        adapter, guide_adapters: the files, SHA-256 by name, of those that pictures were made with: taken from
+            where they are kept, if others are in their place now. None takes what is there.
 
     Raises:
         UserError, SineError: the base cannot be had; not tuned; an adapter is damaged or of another base;
             the LoRA does not fit.
     """
-    record = None
+    record, home = None, home_of(project, adapter)
     if needs_adapter:
-        record = read_record(project)
-        check_record(project, manifest, record)
+        record = read_record(home)
+        if home == project:
+            check_record(project, manifest, record)
+        else:
+            on_notice(f"with the adapter that is kept in {shown(home.root)}, as then")
     location = find_base(manifest)
     if record:
         check_base(project, manifest, record, location.revision)
     others = guides_in_use(project, guides)
-    records = [guide_record(guide, manifest, location.revision) if guide else None for guide in others]
+    homes = [
+        home_of(guide.project, files) if guide else project
+        for guide, files in zip_longest(others, guide_adapters[: len(others)])
+    ]
+    records = [
+        guide_record(guide, manifest, location.revision, its_home) if guide else None
+        for guide, its_home in zip(others, homes, strict=True)
+    ]
     device = best_device()
     base = load_base(location.path, location.variant, device, best_dtype(device), low_memory=low_memory)
     if lora:
         left_out = attach_user_lora(base.unet, lora.file, lora.scale)
         if left_out:
             on_notice(f"of {shown(lora.file)} the U-Net's layers are used; left out: {', '.join(left_out)}")
-    adapters = [load_adapter(project, record, base.unet, base.text)] if record else []
-    for place, (guide, its_record) in enumerate(zip(others, records, strict=True)):
-        if guide and its_record:
-            adapters.append(load_adapter(guide.project, its_record, base.unet, base.text, guide_name(place)))
+    adapters = [load_adapter(home, record, base.unet, base.text)] if record else []
+    for place, (its_home, its_record) in enumerate(zip(homes, records, strict=True)):
+        if its_record:
+            adapters.append(load_adapter(its_home, its_record, base.unet, base.text, guide_name(place)))
     backbone = UNetBackbone(
         base.unet,
         tuned_models(*adapters),

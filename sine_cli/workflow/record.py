@@ -1,5 +1,6 @@
 """What a picture was made with, as every recipe and record keeps it, and what of that is different now."""
 
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -65,25 +66,41 @@ class Provenance(BaseModel):
             raise ValueError(first_mistake(error)) from error
 
 
+def other_versions(then: dict[str, str], now: dict[str, str]) -> list[str]:
+    """What was another version then, for people."""
+    return _changed(
+        [(shortened(printable(name)), then.get(name), now.get(name)) for name in dict.fromkeys([*then, *now])]
+    )
+
+
+def _changed(values: Iterable[tuple[str, str | None, str | None]]) -> list[str]:
+    """Of (what, value then, value now) those that changed, for people."""
+    return [
+        f"{what} {_plain(before)} then, {_plain(after)} now"
+        for what, before, after in values
+        if before != after
+    ]
+
+
+def _plain(value: str | None) -> str:
+    return shortened(printable(value)) if value else "none"
+
+
 def differences(then: Provenance, now: Provenance) -> list[str]:
     """What decides about a picture's pixels and was another `then`, the base left out; for people.
 
     Args:
         then, now: of pictures with the same guides.
     """
-    changed: list[str] = []
-
-    def compare(what: str, before: str | None, after: str | None) -> None:
-        if before != after:
-            first, second = (shortened(printable(each)) if each else "none" for each in (before, after))
-            changed.append(f"{what} {first} then, {second} now")
-
-    for name in dict.fromkeys([*then.versions, *now.versions]):
-        compare(shortened(printable(name)), then.versions.get(name), now.versions.get(name))
-    compare("device", then.device, now.device)
-    compare("dtype", then.dtype, now.dtype)
-    compare("memory", _memory(then), _memory(now))
-    compare("source picture", _hash(then.source), _hash(now.source))
+    changed = other_versions(then.versions, now.versions)
+    changed += _changed(
+        [
+            ("device", then.device, now.device),
+            ("dtype", then.dtype, now.dtype),
+            ("memory", _memory(then), _memory(now)),
+            ("source picture", _hash(then.source), _hash(now.source)),
+        ]
+    )
     adapters = [("adapter", then.adapter, now.adapter)]
     for place, (before, after) in enumerate(zip(then.guide_adapters, now.guide_adapters, strict=True), 1):
         adapters.append((f"guide {place}'s adapter", before, after))
@@ -91,7 +108,7 @@ def differences(then: Provenance, now: Provenance) -> list[str]:
         if before != after:
             changed.append(f"the {what} is another one now")
     if then.lora and now.lora:
-        compare("LoRA", _hash(then.lora.sha256), _hash(now.lora.sha256))
+        changed += _changed([("LoRA", _hash(then.lora.sha256), _hash(now.lora.sha256))])
     return changed
 
 

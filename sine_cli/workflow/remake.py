@@ -78,8 +78,10 @@ def remake(
     request: RemakeRequest,
     on_progress: Callable[[EditProgress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
+    on_run: Callable[[EditResult], None] = lambda _: None,
 ) -> EditResult:
-    """Make the pictures again, in a new run folder; `on_notice` is told what differs from then.
+    """Make the pictures again, in a new run folder; `on_notice` is told what differs from then, `on_run` of
+    the run once it is there.
 
     A run whose best pictures were marked is scored again where its scorer is on this disk.
 
@@ -100,7 +102,7 @@ def remake(
     remove_leftovers(project)
     migrate(project, manifest, on_notice)
 
-    # 3. The adapters that had weight, and the prompts
+    # 3. The adapters that had weight, those that were kept too, and the prompts
     studio = open_studio(
         project,
         manifest,
@@ -108,6 +110,8 @@ def remake(
         guides=[made.recipe.guides],
         lora=lora,
         low_memory=made.provenance.low_memory or request.low_memory,
+        adapter=made.provenance.adapter,
+        guide_adapters=made.provenance.guide_adapters,
         on_notice=on_notice,
     )
     studio.check_fits(made.recipe.size, asked=False)
@@ -125,7 +129,7 @@ def remake(
         on_notice(f"not quite as {shown(request.origin)} was made: {'; '.join(differing)}")
 
     # 5. A run folder, as of any edit
-    return make_run(
+    result = make_run(
         studio,
         renderer,
         made.recipe,
@@ -135,6 +139,9 @@ def remake(
         scorer=scorer,
         best=made.best,
     )
+    on_run(result)
+    result.check_whole()
+    return result
 
 
 def read_made(origin: Path) -> Made:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sine_cli.errors import UserError
 from sine_cli.project.folder import Project
+from sine_cli.project.lock import Holder, holder
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.runs import Run, list_runs, unfinished_runs
 from sine_cli.workflow.adapter_record import RECORD, check_record, read_record
@@ -18,6 +19,7 @@ class Overview:
     Attributes:
         tuned: the adapter's record stands.
         going_on: how a tuning that was interrupted goes on.
+        tuner: the process that tunes the project now.
         steps: that the adapter was tuned for; None without a record that can be read.
         problem: why the adapter is of no use here, and what to do; its files are `verify`'s to look at.
         unfinished: grids that can go on.
@@ -27,6 +29,7 @@ class Overview:
     manifest: Manifest
     tuned: bool
     going_on: str | None
+    tuner: Holder | None
     steps: int | None
     problem: str | None
     edits: list[Run]
@@ -50,6 +53,7 @@ def show(project: Project, manifest: Manifest) -> Overview:
         manifest=manifest,
         tuned=tuned,
         going_on=going_on(project, manifest),
+        tuner=holder(project.tuning_lock),
         steps=steps,
         problem=problem,
         edits=list_runs(project.edits_dir),

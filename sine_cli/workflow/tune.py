@@ -41,13 +41,13 @@ from sine_cli.project.runs import save_picture
 from sine_cli.workflow.adapter_record import AdapterRecord
 from sine_cli.workflow.adapters import intact_record, write_adapter
 from sine_cli.workflow.bases import find_base
-from sine_cli.workflow.checkpoint import Checkpoint
+from sine_cli.workflow.checkpoint import LOOSE, Checkpoint, versions_in
 from sine_cli.workflow.fit import check_tuning_fits
 from sine_cli.workflow.kept_adapters import keep_adapter, take_up_adapter
 from sine_cli.workflow.open import stored_picture
 from sine_cli.workflow.plots import loss_plot
 from sine_cli.workflow.prior import class_pictures, class_settings
-from sine_cli.workflow.record import versions
+from sine_cli.workflow.record import other_versions, versions
 from sine_cli.workflow.render import Reading, Recipe, Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size, default_size
 from sine_cli.workflow.tensors import write_tensors
@@ -154,7 +154,8 @@ def _tune(
     log, previews = _Log(project, identity | looks, started, on_notice), project.tuning_dir / "previews"
 
     def is_wanted(record: AdapterRecord) -> bool:
-        return all(record.model_dump()[key] == value for key, value in identity.items())
+        kept = record.model_dump()
+        return all(kept[key] == value for key, value in identity.items() if key not in LOOSE)
 
     record = intact_record(project)
     if record is None or not is_wanted(record):
@@ -167,6 +168,8 @@ def _tune(
     if record:
         if log.kept.exists():  # of this very tuning, killed after its adapter was there
             log.kept.drop()
+        if changed := other_versions(record.versions, versions()):
+            on_notice(f"that adapter was tuned with {', '.join(changed)}")
         return TuneResult(record, 0, already_there=True)
     migrate(project, manifest, on_notice)
 
@@ -258,10 +261,7 @@ def _tune(
     }
     log.close()
     if kept := keep_adapter(project):
-        on_notice(
-            "the adapter that was there, of other settings, base, picture or versions, is kept in "
-            f"{shown(kept)}"
-        )
+        on_notice(f"the adapter that was there, of other settings, base or picture, is kept in {shown(kept)}")
     record = write_adapter(project, adapter, {**identity, **measured})
     log.kept.drop()
     return TuneResult(record, resumed_at)
@@ -388,7 +388,7 @@ class _Log:
         on_notice: Callable[[str], None],
     ) -> None:
         self.folder = project.tuning_dir
-        self.kept = Checkpoint(project, json.dumps(identity, sort_keys=True))
+        self.kept, self.identity = Checkpoint(project, identity), json.dumps(identity, sort_keys=True)
         self.file = self.kept.file
         self.on_notice = on_notice
         self.losses: list[float] = []
@@ -414,7 +414,7 @@ class _Log:
         """Put the tuning where its checkpoint left it; one of other settings is set aside, aloud."""
         if aside := self.kept.take_up():
             self.on_notice(
-                f"a tuning with other settings, base, picture or versions is not finished; {shown(aside)} "
+                f"a tuning with other settings, base or picture is not finished; {shown(aside)} "
                 "keeps it for the command that began it"
             )
         if not self.file.is_file():
@@ -426,6 +426,8 @@ class _Log:
         except (SafetensorError, OSError) as error:
             self.on_notice(f"{shown(self.file)} is damaged ({error}); starting from step 0")
             return
+        if changed := other_versions(versions_in(about), versions()):
+            self.on_notice(f"the tuning that goes on was begun with {', '.join(changed)}")
         tuning.load_state(state)
         self.losses = json.loads(about["losses"])
         self.before = float(about["seconds"])
@@ -435,7 +437,7 @@ class _Log:
         with storage_errors(self.file):
             make_folder(self.file.parent)
         losses, seconds = json.dumps(self.losses), str(self.seconds())
-        about = {"identity": self.kept.identity, "losses": losses, "seconds": seconds}
+        about = {"identity": self.identity, "losses": losses, "seconds": seconds}
         write_tensors(self.file, tuning.state(), about)
         self._write_losses()
 

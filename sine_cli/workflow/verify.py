@@ -157,7 +157,7 @@ def _verify_adapter(
     folder = project.adapter_dir
     if not (folder / RECORD).is_file():
         left = " (files without a record are in its adapter folder)" if any(folder.glob("*")) else ""
-        verdict.notes.append(f"{project.label} is not tuned{left}; `sine tune` does it")
+        verdict.notes.append(f"{project.label} is not tuned{left}; `{typed_for(project, 'tune')}` does it")
         return
     verdict.adapter = True
     with verdict.about(folder / RECORD):

@@ -77,7 +77,7 @@ def test_an_interrupted_tuning_keeps_a_checkpoint_and_goes_on(
     assert not (untuned / "adapter").exists()
     facts = json.loads(sine("show", "--json").out)
     assert (facts["tuned"], facts["checkpoint"]) == (False, True)
-    assert "tuned          not finished; the command that began it goes on\n" in sine("show").out
+    assert "tuned          not finished; `sine tune --steps 40` goes on\n" in sine("show").out
 
     done = sine("tune", "--steps", "40")
     assert done.code == 0

@@ -373,6 +373,7 @@ def test_every_command_tells_scripts_its_facts_and_is_quiet_when_asked(
         "project",
         "manifest",
         "tuned",
+        "tuner",
         "checkpoint",
         "steps",
         "problem",

@@ -116,6 +116,14 @@ def test_processes_live_and_die(dead_pid: int) -> None:
     assert not files.process_lives(dead_pid)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process began")
+def test_a_process_that_began_long_after_is_another() -> None:
+    now = time.time()
+    assert files.process_lives(os.getpid(), since=now)
+    assert files.process_lives(os.getpid(), since=now - 1800)  # clocks may be apart
+    assert not files.process_lives(os.getpid(), since=now - 30 * 86400)
+
+
 def test_paths_are_shown_relative_below_the_working_folder_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

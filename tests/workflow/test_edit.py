@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sine_cli.errors import SineError, UserError
+from sine_cli.errors import Interrupted, SineError, UserError
 from sine_cli.models.backbone import CELLS_AT_ONCE
-from sine_cli.project.manifest import EditSettings
-from sine_cli.project.runs import read_recipe
+from sine_cli.project.manifest import EditSettings, write_manifest
+from sine_cli.project.runs import read_recipe, read_run
 from sine_cli.project.source import read_picture
 from sine_cli.scoring.scorer import ranking
 from sine_cli.workflow.adapter_record import read_record
@@ -28,6 +28,8 @@ from sine_cli.workflow.init import InitRequest, init
 from sine_cli.workflow.record import versions
 from sine_cli.workflow.scorers import open_scorer, score_files
 from sine_cli.workflow.size import Size
+from sine_cli.workflow.tune import tune
+from sine_cli.workflow.verify import verify
 from tests.alike import are_alike
 from tests.workflow.conftest import EDIT, Girl
 
@@ -490,20 +492,50 @@ def test_a_picture_that_comes_out_as_nan_is_an_error_and_no_file(
     assert not any(made.project.edits_dir.iterdir())
 
 
-@pytest.mark.parametrize("stopped", [1, 2])
-def test_an_interrupted_edit_leaves_nothing(
-    tuned: Girl, stopped: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the first picture, and in the second when the first one is saved."""
-    monkeypatch.setitem(CELLS_AT_ONCE, "cpu", 1)
+def interrupted(girl: Girl, after: int, count: int, **changes: Any) -> tuple[list[EditResult], BaseException]:
+    """What there is of an edit that was interrupted when so many of its pictures were made."""
+    runs: list[EditResult] = []
 
     def progress(made: EditProgress) -> None:
-        if made.done > (stopped - 1) * made.total / 2:
+        if made.done > after * made.total / count:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        edit(tuned.project, tuned.manifest, asked(count=2), progress)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        edit(girl.project, girl.manifest, asked(count=count, **changes), progress, on_run=runs.append)
+    return runs, caught.value
+
+
+def test_an_edit_that_is_interrupted_in_its_first_picture_leaves_nothing(tuned: Girl) -> None:
+    runs, _ = interrupted(tuned, after=0, count=2)
+    assert runs == []
     assert not any(tuned.project.edits_dir.iterdir())
+
+
+def test_an_interrupted_edit_keeps_the_pictures_that_are_made(
+    tuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CELLS_AT_ONCE, "cpu", 1)
+    (run,), error = interrupted(tuned, after=2, count=4, best=1, seed=5)
+    assert isinstance(error, Interrupted)
+    assert error.hint == "2 of 4 pictures are there; the same with `-s 7 -n 2` makes the others"
+    assert (run.seeds, run.missing, run.scores) == ([5, 6], 2, None)
+    record = read_run(run.folder)
+    assert (record["count"], record["seed"], "best" in record) == (2, 5, False)
+    (whole,) = edit(tuned.project, tuned.manifest, asked(count=4, seed=5))
+    assert [each.read_bytes() for each in run.pictures] == [each.read_bytes() for each in whole.pictures[:2]]
+    assert verify(tuned.project).problems == []
+
+
+def test_a_base_that_was_moved_is_the_same(tuned: Girl, tiny_base: Path, tmp_path: Path) -> None:
+    (before,) = edit(tuned.project, tuned.manifest, asked())
+    moved = shutil.copytree(tiny_base, tmp_path / "another place")
+    manifest = tuned.manifest.model_copy(update={"base": str(moved)})
+    write_manifest(tuned.project.manifest_path, manifest)
+    (after,) = edit(tuned.project, manifest, asked())
+    with Image.open(before.pictures[0]) as one, Image.open(after.pictures[0]) as other:
+        assert one.tobytes() == other.tobytes()
+    assert verify(tuned.project).problems == []
+    assert tune(tuned.project, manifest, manifest.tune).already_there
 
 
 def test_a_base_that_changed_since_is_refused(tuned: Girl, tiny_base: Path, tmp_path: Path) -> None:

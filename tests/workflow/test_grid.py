@@ -162,6 +162,7 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
     interrupt(tuned)
     (left,) = unfinished_runs(tuned.project.grids_dir)
     tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))
+    shutil.rmtree(tuned.project.tuning_dir / "adapters")  # where the first one is kept
     with pytest.raises(UserError) as caught:
         resume_grid(tuned.project, tuned.manifest)
     assert (
@@ -174,6 +175,27 @@ def test_an_interrupted_grid_does_not_go_on_with_another_adapter(tuned: Girl) ->
     assert [path.name for path in (left.folder / "cells").iterdir()] == CELLS[:2]
     tune(tuned.project, tuned.manifest, TUNE)
     assert resume_grid(tuned.project, tuned.manifest).made == 2, "with the first adapter it still can"
+
+
+def test_interrupted_grids_go_on_with_adapters_that_were_kept(tuned: Girl) -> None:
+    interrupt(tuned)
+    tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))
+    (kept,) = (tuned.project.tuning_dir / "adapters").iterdir()
+    notices: list[str] = []
+    assert resume_grid(tuned.project, tuned.manifest, on_notice=notices.append).made == 2
+    assert notices == [f"with the adapter that is kept in {kept}, as then"]
+
+
+def test_a_newer_grid_that_cannot_go_on_keeps_none_from_it(tuned: Girl) -> None:
+    interrupt(tuned)
+    (older,) = unfinished_runs(tuned.project.grids_dir)
+    tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"seed": 1}))
+    interrupt(tuned)
+    shutil.rmtree(tuned.project.adapter_dir)
+    (kept,) = (tuned.project.tuning_dir / "adapters").iterdir()
+    (kept / "adapter").rename(tuned.project.adapter_dir)
+    shutil.rmtree(kept)
+    assert resume_grid(tuned.project, tuned.manifest).folder == older.final
 
 
 def test_a_grid_that_another_machine_holds_is_told(tuned: Girl, tmp_path: Path) -> None:

@@ -319,6 +319,7 @@ def test_an_interrupted_grid_goes_on_from_anywhere_and_not_with_another_guide(
     changed = style.manifest.model_copy(update={"tune": style.manifest.tune.model_copy(update={"seed": 2})})
     write_manifest(style.project.manifest_path, changed)
     tune(style.project, changed, changed.tune)
+    shutil.rmtree(style.project.tuning_dir / "adapters")
     with pytest.raises(UserError) as caught:
         resume_grid(tuned.project, tuned.manifest)
     assert caught.value.message == (

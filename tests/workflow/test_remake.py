@@ -183,6 +183,11 @@ def test_the_user_s_lora_is_given_again_with_the_record_s_strength(
 def test_another_adapter_is_told_and_the_picture_made_with_it(tuned: Girl) -> None:
     made = first(tuned)
     tune(tuned.project, tuned.manifest, TUNE.model_copy(update={"steps": 3}))
+    (kept,) = (tuned.project.tuning_dir / "adapters").iterdir()
+    result, notices = again(tuned, made.folder)
+    assert notices == [f"with the adapter that is kept in {kept}, as then"]
+    assert content(result) == content(made)
+    shutil.rmtree(kept)
     result, (notice,) = again(tuned, made.folder)
     assert notice == f"not quite as {made.folder} was made: the adapter is another one now"
     assert content(result) != content(made)

@@ -1,12 +1,15 @@
 """What `sine show` knows of the adapter."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sine_cli.project.manifest import TuneSettings
+from sine_cli.project.lock import held
+from sine_cli.project.manifest import MOST_AUTO_STEPS, TuneSettings
 from sine_cli.workflow.show import Overview, show
 from sine_cli.workflow.tune import TuneInterrupted, TuneProgress, tune
 from tests.workflow.conftest import TUNE, Girl
@@ -42,15 +45,40 @@ def interrupted(girl: Girl, settings: TuneSettings) -> None:
 def test_another_tuning_that_was_interrupted_is_told_beside_the_adapter(tuned: Girl) -> None:
     interrupted(tuned, TUNE.model_copy(update={"seed": 1}))
     there = overview(tuned)
-    assert (there.tuned, there.going_on, there.steps) == (True, "the command that began it goes on", 6)
+    assert (there.tuned, there.going_on, there.steps) == (True, "`sine tune --seed 1` goes on", 6)
 
 
 def test_an_unfinished_tuning_with_the_manifest_s_settings_is_told_its_command(untuned: Girl) -> None:
     other = untuned.manifest.tune.model_copy(update={"seed": 7})
     interrupted(untuned, other)
-    assert overview(untuned).going_on == "the command that began it goes on"
+    assert overview(untuned).going_on == "`sine tune --seed 7` goes on"
     there = show(untuned.project, untuned.manifest.model_copy(update={"tune": other}))
     assert there.going_on == "`sine tune` goes on"
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        ({"steps": 9, "seed": 2}, "`sine tune --steps 9 --seed 2` goes on"),
+        ({"patches": False, "prior": 2}, "`sine tune --no-patches --prior 2` goes on"),
+        ({"stop_early": True, "steps": MOST_AUTO_STEPS}, "`sine tune --steps auto` goes on"),
+        ({"rank": 2}, "the command that began it goes on"),
+    ],
+)
+def test_the_command_that_goes_on_is_told_with_its_options(
+    untuned: Girl, changes: dict[str, Any], command: str
+) -> None:
+    settings = untuned.manifest.tune.model_copy(update=changes)
+    interrupted(untuned, settings)
+    assert overview(untuned).going_on == command
+
+
+def test_who_tunes_it_now_is_told(untuned: Girl) -> None:
+    with held(untuned.project.tuning_lock, "girl is being tuned"):
+        tuner = overview(untuned).tuner
+    assert tuner is not None
+    assert tuner.pid == os.getpid()
+    assert overview(untuned).tuner is None
 
 
 @pytest.mark.parametrize("identity", ["[1]", "{", "[" * 100_000, None])

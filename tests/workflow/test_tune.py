@@ -40,7 +40,7 @@ CHECKPOINT = Path("girl/tuning/checkpoint/state.safetensors")
 
 def told_of(aside: Path) -> str:
     return (
-        f"a tuning with other settings, base, picture or versions is not finished; {aside} "
+        f"a tuning with other settings, base or picture is not finished; {aside} "
         "keeps it for the command that began it"
     )
 
@@ -156,6 +156,22 @@ def test_a_checkpoint_of_other_settings_is_set_aside_aloud_and_its_own_command_g
     assert re.match("the adapter that was there, .*, is kept in girl/tuning/adapters/", kept)
     assert results(untuned.project.root) == results(tuned_once)
     assert not CHECKPOINT.parent.exists()
+
+
+def test_a_newer_version_goes_on_and_takes_what_is_tuned_as_it_is(
+    untuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = {**versions(), "torch": "99.0"}
+    was = versions()["torch"]
+    stop_after(untuned, 3)
+    monkeypatch.setattr("sine_cli.workflow.tune.versions", lambda: newer)
+    told = Told()
+    assert run(untuned, told).resumed_at == 3
+    assert told.notices == [f"the tuning that goes on was begun with torch {was} then, 99.0 now"]
+    monkeypatch.setattr("sine_cli.workflow.tune.versions", versions)
+    told = Told()
+    assert run(untuned, told).already_there
+    assert told.notices == [f"that adapter was tuned with torch 99.0 then, {was} now"]
 
 
 def test_two_unfinished_tunings_are_both_kept(untuned: Girl, tuned_once: Path) -> None:
@@ -392,7 +408,7 @@ def test_a_tuning_with_other_settings_keeps_the_adapter_that_was_there(tuned: Gi
     assert run(tuned, told, OTHER).record.tune == OTHER
     (kept,) = Path("girl/tuning/adapters").iterdir()
     assert told.notices == [
-        f"the adapter that was there, of other settings, base, picture or versions, is kept in {kept}"
+        f"the adapter that was there, of other settings, base or picture, is kept in {kept}"
     ]
     assert [(kept / name).read_bytes() for name in RESULTS[:2]] == before
     assert results(tuned.project.root)[:2] != before

@@ -182,7 +182,7 @@ def test_a_checkpoint_of_the_other_kind_of_memory_is_not_gone_on_with(untuned: G
         tune(untuned.project, untuned.manifest, TUNE, progress, should_stop=lambda: taken == 3)
     result = tune(untuned.project, untuned.manifest, TUNE, on_notice=notices.append, low_memory=True)
     assert result.resumed_at == 0
-    assert notices[-1].startswith("a tuning with other settings, base, picture or versions is not finished; ")
+    assert notices[-1].startswith("a tuning with other settings, base or picture is not finished; ")
 
 
 def test_another_way_of_sampling_makes_other_pictures_of_the_class(untuned: Girl) -> None:

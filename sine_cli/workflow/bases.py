@@ -129,6 +129,9 @@ def find_base(manifest: Manifest) -> Location:
     elif preset:
         location = _bundled(preset, revision)
     else:
+        if os.path.isabs(name) and not os.path.exists(name):
+            moved = "if it was moved, set `base:` in sine.yaml to where it lies"
+            raise UserError(f"the base is gone: {shown(Path(name))}", moved)
         location = _find(name, lambda _: None)
         is_another = revision not in (None, location.revision)
         if is_another and revision == locate.fingerprint(location.path, of_edges=True):

@@ -528,6 +528,10 @@ def test_an_interrupted_edit_keeps_the_pictures_that_are_made(
 
 def test_a_base_that_was_moved_is_the_same(tuned: Girl, tiny_base: Path, tmp_path: Path) -> None:
     (before,) = edit(tuned.project, tuned.manifest, asked())
+    gone = tuned.manifest.model_copy(update={"base": str(tmp_path / "gone")})
+    with pytest.raises(UserError) as caught:
+        edit(tuned.project, gone, asked())
+    assert caught.value.message == f"the base is gone: {tmp_path}/gone"
     moved = shutil.copytree(tiny_base, tmp_path / "another place")
     manifest = tuned.manifest.model_copy(update={"base": str(moved)})
     write_manifest(tuned.project.manifest_path, manifest)

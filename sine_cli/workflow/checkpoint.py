@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from sine_cli.project.files import remove, storage_errors
 from sine_cli.project.folder import Project, typed_for
-from sine_cli.project.manifest import MOST_AUTO_STEPS, Manifest
+from sine_cli.project.manifest import MOST_AUTO_STEPS, Manifest, TuneSettings
 
 
 class Checkpoint:
@@ -126,30 +127,29 @@ def going_on(project: Project, manifest: Manifest) -> str | None:
 
 def _options(identity: dict[str, Any], manifest: Manifest) -> list[str] | None:
     """What `sine tune` is to be given to go on with such a tuning; None where no options make it the same."""
-    then, now = identity.get("tune"), manifest.tune.model_dump()
-    looks, edit = identity.get("preview"), manifest.edit.model_dump()
-    if not isinstance(then, dict) or then.keys() != now.keys():
+    now, edit, looks = manifest.tune, manifest.edit.model_dump(), identity.get("preview", {})
+    try:
+        then = TuneSettings.model_validate(identity.get("tune"))
+    except ValidationError:
         return None
-    if looks is not None and not (
-        isinstance(looks, dict) and looks == {name: edit.get(name) for name in looks}
-    ):
+    if not isinstance(looks, dict) or looks != {name: edit.get(name) for name in looks}:
         return None
-    differing = {name for name, value in then.items() if value != now[name]}
+    if identity.get("source_prompt") != manifest.prompts.source:
+        return None
     options: list[str] = []
-    if differing & {"steps", "stop_early"}:
-        if then["stop_early"] and then["steps"] != MOST_AUTO_STEPS:
-            return None
-        options += ["--steps", "auto" if then["stop_early"] else str(then["steps"])]
-    if "patches" in differing:
-        if then["patches"]:
-            return None
+    given: dict[str, Any] = {"patches": now.patches and then.patches}  # no option gives them back
+    if (then.steps, then.stop_early) != (now.steps, now.stop_early):
+        options += ["--steps", "auto" if then.stop_early else str(then.steps)]
+        given |= {"steps": MOST_AUTO_STEPS if then.stop_early else then.steps, "stop_early": then.stop_early}
+    if now.patches and not then.patches:
         options.append("--no-patches")
-    options += [
-        part for name in ("prior", "seed") if name in differing for part in (f"--{name}", str(then[name]))
-    ]
+    for name in ("prior", "seed"):
+        value = given[name] = getattr(then, name)
+        if value != getattr(now, name):
+            options += [f"--{name}", str(value)]
     if identity.get("low_memory"):
         options += ["--memory", "low"]
-    return options if differing <= {"steps", "stop_early", "patches", "prior", "seed"} else None
+    return options if now.model_copy(update=given) == then else None
 
 
 def _folder(project: Project) -> Path:

@@ -1,5 +1,6 @@
 """What `sine show` knows of the adapter."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ def test_the_command_that_goes_on_is_told_with_its_options(
     settings = untuned.manifest.tune.model_copy(update=changes)
     interrupted(untuned, settings)
     assert overview(untuned).going_on == command
+
+
+def test_a_checkpoint_s_words_are_no_options(untuned: Girl) -> None:
+    folder = untuned.project.tuning_dir / "checkpoint"
+    folder.mkdir(parents=True)
+    hostile = {**untuned.manifest.tune.model_dump(), "seed": "1; rm -rf ~"}
+    about = {"tune": hostile, "source_prompt": untuned.manifest.prompts.source}
+    save_file({"x": np.zeros(1, np.float32)}, folder / "state.safetensors", {"identity": json.dumps(about)})
+    assert overview(untuned).going_on == "the command that began it goes on"
+    about["tune"] = {**hostile, "seed": 9}
+    save_file({"x": np.zeros(1, np.float32)}, folder / "state.safetensors", {"identity": json.dumps(about)})
+    assert overview(untuned).going_on == "`sine tune --seed 9` goes on"
 
 
 def test_who_tunes_it_now_is_told(untuned: Girl) -> None:

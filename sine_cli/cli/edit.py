@@ -193,18 +193,23 @@ def _edit_as_told(
     from sine_cli.workflow.edit import open_session
 
     session = open_session(project, manifest, request, console.warn)
-    while (line := console.ask("prompt: ")) is not None:
-        if not line.strip():
-            continue
+    while True:
         results: list[EditResult] = []
+        line: str | None = None
         try:
-            with console.progress() as update:
-                session.make([line.strip()], _bar(update), console.warn, results.append, last=False)
+            line = console.ask("prompt: ")
+            if line is None:
+                return
+            if line.strip():
+                with console.progress() as update:
+                    session.make([line.strip()], _bar(update), console.warn, results.append, last=False)
         except UserError as error:  # in this line: the next may do
             write_error(error.message, error.hint)
         except Ended:
             raise
         except KeyboardInterrupt as stopped:
+            if line is None:  # at the question
+                raise
             console.say("; ".join(["interrupted", *stopped.args, "Ctrl-D ends"]))
         finally:
             if results:

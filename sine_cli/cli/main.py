@@ -103,11 +103,11 @@ def run(arguments: list[str], application: typer.Typer = app, name: str = "sine"
 
 def follow(arguments: list[str], application: typer.Typer = app, name: str = "sine") -> int:
     """As `run`, but raises BrokenPipeError where the reader of stdout went away."""
-    place = name
+    command_name = name
     try:
         command = typer.main.get_command(application)
         if arguments and arguments[0] in getattr(command, "commands", {}):
-            place = f"{name} {arguments[0]}"
+            command_name = f"{name} {arguments[0]}"
         # Not `app(...)`: it would turn an interruption or a closed pipe into a bare exit code.
         with command.make_context(name, list(arguments) or ["--help"]) as context:
             command.invoke(context)
@@ -125,7 +125,7 @@ def follow(arguments: list[str], application: typer.Typer = app, name: str = "si
         _tell(error.message, error.hint)
         return error.exit_code
     except typer.TyperException as error:
-        _tell(_WRONG_NUMBER.sub(_in_our_words, error.format_message()), _hint_for(error, place))
+        _tell(_WRONG_NUMBER.sub(_in_our_words, error.format_message()), _hint_for(error, command_name))
         return error.exit_code
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error) or os.environ.get("SINE_DEBUG") == "1":

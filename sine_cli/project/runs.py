@@ -102,6 +102,8 @@ class UnfinishedRun:
         """
         owner, own = _owner(self.hidden), self._owner_file(files.Process.this())
         with files.storage_errors(self.hidden):
+            if self.holder is None:
+                os.utime(self.folder)  # it is worked on from now, by a process that began before
             # Whoever renames it has it. When another process is quicker, the name is gone; the check below
             # then finds that process.
             if owner is None and not (self.hidden / _FREE).exists() and _owner(self.hidden) is None:
@@ -365,9 +367,12 @@ def sweep(parent: Path) -> list[Path]:
     """
     if parent.is_symlink():
         return []
-    left = list[Path]()
-    with contextlib.suppress(PermissionError):  # another's: not ours to clean
-        left += [path for path in _entries(parent) if files.is_abandoned(path) or _is_dead_run(path)]
+    left: list[Path] = []
+    with contextlib.suppress(PermissionError):
+        for path in _entries(parent):
+            with contextlib.suppress(PermissionError):  # another's: not ours to clean
+                if files.is_abandoned(path) or _is_dead_run(path):
+                    left.append(path)
     for path in left:
         files.remove(path)
     return left

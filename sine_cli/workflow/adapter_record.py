@@ -85,7 +85,8 @@ def read_record(project: Project) -> AdapterRecord:
 
 
 def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revision: str | None) -> None:
-    """Refuse an adapter of another base. A folder or file may be moved: its revision decides, not its name.
+    """Refuse an adapter of another base. Its revision decides, for folders are moved, and presets are of the
+    hub; but a fingerprint that was left beside another name is not that base's.
 
     Args:
         revision: of the project's base; None where it is not known.
@@ -95,7 +96,9 @@ def check_base(project: Project, manifest: Manifest, record: AdapterRecord, revi
     """
     folder = shown(project.adapter_dir)
     names = {record.base, manifest.base}
-    if revision == record.base_revision and (len(names) == 1 or any(map(os.path.isabs, names))):
+    is_fingerprint = revision is not None and revision.startswith("sha256:")
+    is_left_over = len(names) > 1 and is_fingerprint and not any(map(os.path.isabs, names))
+    if revision == record.base_revision and not is_left_over:
         return
     if record.base != manifest.base:
         raise UserError(

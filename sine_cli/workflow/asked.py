@@ -57,7 +57,7 @@ class EditRequest:
     """What is asked for; None takes the manifest's or the source's.
 
     Args:
-        prompts: target prompts; each gets a run folder of its own. None yet, where they are asked for later.
+        prompts: target prompts; each gets a run folder of its own. Empty where they are asked for later.
         settings: K, v, w, steps, solver and the negative prompt.
         count: pictures a prompt, 1 to `MOST_PICTURES`; the i-th has the seed `seed` + i.
         source_prompt: what the tuned model is given instead of the prompt it was tuned with.

@@ -134,7 +134,12 @@ def _options(identity: dict[str, Any], manifest: Manifest) -> list[str] | None:
         return None
     if not isinstance(looks, dict) or looks != {name: edit.get(name) for name in looks}:
         return None
-    if identity.get("source_prompt") != manifest.prompts.source:
+    decided = {
+        "source_prompt": manifest.prompts.source,
+        "source_sha256": manifest.source.stored_sha256,
+        "base_revision": manifest.base_revision,
+    }
+    if any(value not in (None, identity.get(name)) for name, value in decided.items()):
         return None
     options: list[str] = []
     given: dict[str, Any] = {"patches": now.patches and then.patches}  # no option gives them back

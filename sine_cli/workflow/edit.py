@@ -1,5 +1,6 @@
 """`sine edit`: pictures from words, with the content of the source (Eq. 2 and 3)."""
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -7,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sine_cli.errors import Interrupted
-from sine_cli.project.folder import Project
+from sine_cli.errors import Ended, Interrupted
+from sine_cli.project.files import printable
+from sine_cli.project.folder import Project, typed_for
 from sine_cli.project.leftovers import remove_leftovers
 from sine_cli.project.manifest import Manifest
 from sine_cli.project.migration import migrate
@@ -58,7 +60,7 @@ class Scores:
 @dataclass(frozen=True)
 class EditResult:
     """One prompt's run: its folder, its pictures with their seeds, seconds of sampling and decoding, and the
-    most bytes held at once; how many pictures an interruption left to be made, and how.
+    most bytes held at once.
     """
 
     prompt: str
@@ -69,16 +71,6 @@ class EditResult:
     seconds: float
     peak_memory: int
     scores: Scores | None = None
-    missing: int = 0
-
-    def check_whole(self) -> None:
-        """Raises Interrupted where pictures are missing."""
-        if self.missing:
-            made, after = len(self.pictures), self.seeds[-1] + 1
-            raise Interrupted(
-                f"{made} of {made + self.missing} pictures are there; "
-                f"the same with `-s {after} -n {self.missing}` makes the others"
-            )
 
 
 def edit(
@@ -181,13 +173,12 @@ class EditSession:
                 request.count,
                 provenance,
                 on_progress,
+                on_run,
                 number=number,
                 prompts=len(recipes),
                 scorer=self.scorer,
                 best=request.best,
             )
-            on_run(result)
-            result.check_whole()
             made.append(result)
         return made
 
@@ -199,52 +190,53 @@ def make_run(
     count: int,
     provenance: dict[str, Any],
     on_progress: Callable[[EditProgress], None],
+    on_run: Callable[[EditResult], None],
     *,
     number: int = 0,
     prompts: int = 1,
     scorer: Scorer | None = None,
     best: int | None = None,
+    again: str | None = None,
 ) -> EditResult:
-    """A run folder with `count` pictures, the i-th with the seed of `first` + i; at Ctrl-C with those that
-    there are, unscored, if any.
+    """A run folder with `count` pictures, the i-th with the seed of `first` + i; `on_run` is told of it.
 
     Args:
         provenance: the studio's.
         number: from 0, of the run among those of the `prompts`; for `on_progress`.
         scorer: where the `best` so many are to be marked.
+        again: what makes the pictures that an interruption left out; None tells the command for them alone.
 
     Raises:
         SineError: a picture came out as NaN, disk.
+        KeyboardInterrupt: `Interrupted` where some pictures were made, which are a run then, unscored.
     """
     names = [f"{index + 1:04d}.png" for index in range(count)]
     run = start_run(studio.project.edits_dir, first.prompt, datetime.now())
-    started = time.monotonic()
+    started, scores, stopped = time.monotonic(), None, None
     try:
         # 5. Noise, guided sampling while t > K, plain after, decoding, cropping
         each = [replace(first, seed=first.seed + index) for index in range(count)]
         pictures = renderer.pictures(each, _counter(on_progress, first.prompt, number, prompts))
-        made = 0
         try:
             for name, recipe, picture in zip(names, each, pictures, strict=True):
                 run.save_image(name, picture, recipe.as_dict() | provenance)
-                made += 1
-        except KeyboardInterrupt:
-            if not made:
-                raise
-        names, each = names[:made], each[:made]
-        seconds = round(time.monotonic() - started, 2)
+            seconds = round(time.monotonic() - started, 2)
 
-        # 6. Which are the best, where that is asked
-        scores = None
-        if scorer and made == count:
-            files = [run.folder / name for name in names]
-            source = part_shown(studio.source_picture(), first.crop)
-            scored = score_files(scorer, files, first.prompt, source)
-            scores = Scores(scorer.identity, scored, ranking(scored)[:best])
+            # 6. Which are the best, where that is asked
+            if scorer:
+                files = [run.folder / name for name in names]
+                source = part_shown(studio.source_picture(), first.crop)
+                scored = score_files(scorer, files, first.prompt, source)
+                scores = Scores(scorer.identity, scored, ranking(scored)[:best])
+        except KeyboardInterrupt as interrupt:
+            stopped, seconds = interrupt, round(time.monotonic() - started, 2)
+            names = [name for name in names if (run.folder / name).is_file()]
+            if not names:
+                raise
         record = {
             "command": "edit",
             **first.as_dict(),
-            "count": made,
+            "count": len(names),
             "seconds": seconds,
             "peak_memory": studio.peak_memory(),
             **provenance,
@@ -254,17 +246,27 @@ def make_run(
     except BaseException:
         run.discard()
         raise
-    return EditResult(
+    result = EditResult(
         first.prompt,
         folder,
         [folder / name for name in names],
-        [recipe.seed for recipe in each],
+        [recipe.seed for recipe in each[: len(names)]],
         first.size,
         seconds,
         studio.peak_memory(),
         scores,
-        missing=count - made,
     )
+    on_run(result)
+    if isinstance(stopped, Ended):
+        raise stopped
+    if stopped:
+        missing = count - len(names)
+        command = f"edit {shlex.quote(printable(first.prompt))} -s {first.seed + len(names)} -n {missing}"
+        again = again or f"`{typed_for(studio.project, command)}`, with its other options, makes the rest"
+        raise Interrupted(
+            f"{len(names)} of {count} pictures are there" + (f"; {again}" if missing else ", unscored")
+        )
+    return result
 
 
 def _counter(

@@ -387,7 +387,7 @@ def _fits(project: Project, run: UnfinishedRun, revision: str) -> bool:
             if guide
         ]
         return models.base_revision == revision and all(
-            files is None or read_record(home_of(place, files)).files == files for place, files in wanted
+            files is None or read_record(home_of(each, files)).files == files for each, files in wanted
         )
     except (UserError, ValueError):
         return False

@@ -63,13 +63,13 @@ def home_of(project: Project, files: dict[str, str] | None) -> Project:
     if files is None or _has(project, files):
         return project
     kept = (Project(folder) for folder in sorted(_folder(project).glob("[!.]*")) if not folder.is_symlink())
-    return next((each for each in kept if _has(each, files)), project)
+    return next((each for each in kept if _has(each, files) and intact_record(each)), project)
 
 
 def _has(project: Project, files: dict[str, str]) -> bool:
     try:
         return read_record(project).files == files
-    except UserError:
+    except (UserError, PermissionError):
         return False
 
 

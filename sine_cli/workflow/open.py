@@ -196,6 +196,7 @@ def open_studio(
         if home == project:
             check_record(project, manifest, record)
         else:
+            project.check_picture(manifest)
             on_notice(f"with the adapter that is kept in {shown(home.root)}, as then")
     location = find_base(manifest)
     if record:

@@ -21,6 +21,7 @@ from sine_cli.project.folder import Project
 from sine_cli.project.manifest import EditSettings, Manifest
 from sine_cli.project.runs import find_recipe, load_picture, save_picture
 from sine_cli.project.source import is_made
+from sine_cli.workflow.checkpoint import LOOSE
 from sine_cli.workflow.render import Renderer, embed, recipe_of
 from sine_cli.workflow.size import Size
 
@@ -69,4 +70,8 @@ def class_settings(manifest: Manifest) -> EditSettings:
 
 
 def _has_recipe(file: Path, record: dict[str, Any]) -> bool:
-    return find_recipe(file) == json.loads(json.dumps(record))
+    """Whether the picture is of that record, but for what a tuning may go on without."""
+    there = find_recipe(file) or {}
+    return {key: each for key, each in there.items() if key not in LOOSE} == json.loads(
+        json.dumps({key: each for key, each in record.items() if key not in LOOSE})
+    )

@@ -129,19 +129,18 @@ def remake(
         on_notice(f"not quite as {shown(request.origin)} was made: {'; '.join(differing)}")
 
     # 5. A run folder, as of any edit
-    result = make_run(
+    return make_run(
         studio,
         renderer,
         made.recipe,
         made.count,
         provenance,
         on_progress,
+        on_run,
         scorer=scorer,
         best=made.best,
+        again=f"`sine edit --from {typed(request.origin)}` makes them all",
     )
-    on_run(result)
-    result.check_whole()
-    return result
 
 
 def read_made(origin: Path) -> Made:

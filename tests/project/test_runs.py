@@ -345,6 +345,23 @@ def test_a_process_may_go_on_with_its_own(edits: Path) -> None:
     assert run.holder is None
 
 
+def test_a_run_that_lay_for_long_is_held_by_who_takes_it(edits: Path, dead_pid: int) -> None:
+    run = start_run(edits, PROMPT, NOW, request={"cells": 2})
+    give_to(run, dead_pid)
+    long_ago = time.time() - 30 * 86400
+    os.utime(run.folder, (long_ago, long_ago))
+    (left,) = unfinished_runs(edits)
+    left.take_over()
+    code = (
+        "import sys; from pathlib import Path; from sine_cli.project.runs import unfinished_runs; "
+        "(run,) = unfinished_runs(Path(sys.argv[1])); print(run.holder)"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", code, str(edits)], capture_output=True, text=True, check=True
+    )
+    assert seen.stdout == f"process {os.getpid()}\n"
+
+
 def test_a_run_without_a_request_cannot_go_on(edits: Path, dead_pid: int) -> None:
     give_to(start_run(edits, PROMPT, NOW), dead_pid)
     assert unfinished_runs(edits) == []

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sine_cli.errors import Interrupted, SineError, UserError
+from sine_cli.errors import Ended, Interrupted, SineError, UserError
 from sine_cli.models.backbone import CELLS_AT_ONCE
 from sine_cli.project.manifest import EditSettings, write_manifest
 from sine_cli.project.runs import read_recipe, read_run
@@ -517,12 +517,29 @@ def test_an_interrupted_edit_keeps_the_pictures_that_are_made(
     monkeypatch.setitem(CELLS_AT_ONCE, "cpu", 1)
     (run,), error = interrupted(tuned, after=2, count=4, best=1, seed=5)
     assert isinstance(error, Interrupted)
-    assert error.hint == "2 of 4 pictures are there; the same with `-s 7 -n 2` makes the others"
-    assert (run.seeds, run.missing, run.scores) == ([5, 6], 2, None)
+    assert error.hint == (
+        f"2 of 4 pictures are there; `sine edit '{PROMPT}' -s 7 -n 2`, with its other options, makes the rest"
+    )
+    assert (run.seeds, run.scores) == ([5, 6], None)
     record = read_run(run.folder)
     assert (record["count"], record["seed"], "best" in record) == (2, 5, False)
     (whole,) = edit(tuned.project, tuned.manifest, asked(count=4, seed=5))
     assert [each.read_bytes() for each in run.pictures] == [each.read_bytes() for each in whole.pictures[:2]]
+    assert verify(tuned.project).problems == []
+
+
+def test_what_is_made_is_kept_where_scoring_is_interrupted_and_where_the_process_is_to_end(
+    tuned: Girl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise Ended
+
+    monkeypatch.setattr("sine_cli.workflow.edit.score_files", stop)
+    runs: list[EditResult] = []
+    with pytest.raises(Ended):
+        edit(tuned.project, tuned.manifest, asked(count=2, best=1), on_run=runs.append)
+    (run,) = runs
+    assert (len(run.pictures), run.scores, read_run(run.folder)["count"]) == (2, None, 2)
     assert verify(tuned.project).problems == []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from sine_cli.project.lock import held
@@ -78,12 +79,28 @@ def test_a_checkpoint_s_words_are_no_options(untuned: Girl) -> None:
     folder = untuned.project.tuning_dir / "checkpoint"
     folder.mkdir(parents=True)
     hostile = {**untuned.manifest.tune.model_dump(), "seed": "1; rm -rf ~"}
-    about = {"tune": hostile, "source_prompt": untuned.manifest.prompts.source}
+    about = {
+        "tune": hostile,
+        "source_prompt": untuned.manifest.prompts.source,
+        "source_sha256": untuned.manifest.source.stored_sha256,
+        "base_revision": untuned.manifest.base_revision,
+    }
     save_file({"x": np.zeros(1, np.float32)}, folder / "state.safetensors", {"identity": json.dumps(about)})
     assert overview(untuned).going_on == "the command that began it goes on"
     about["tune"] = {**hostile, "seed": 9}
     save_file({"x": np.zeros(1, np.float32)}, folder / "state.safetensors", {"identity": json.dumps(about)})
     assert overview(untuned).going_on == "`sine tune --seed 9` goes on"
+
+
+@pytest.mark.parametrize("changed", ["source_prompt", "source_sha256", "base_revision"])
+def test_what_no_option_gives_back_is_told_no_command(untuned: Girl, changed: str) -> None:
+    stop = untuned.manifest.tune.model_copy(update={"seed": 1})
+    interrupted(untuned, stop)
+    file = untuned.project.tuning_dir / "checkpoint" / "state.safetensors"
+    with safe_open(file, framework="np") as opened:
+        about = {**json.loads(opened.metadata()["identity"]), changed: "another"}
+    save_file({"x": np.zeros(1, np.float32)}, file, {"identity": json.dumps(about)})
+    assert overview(untuned).going_on == "the command that began it goes on"
 
 
 def test_who_tunes_it_now_is_told(untuned: Girl) -> None:

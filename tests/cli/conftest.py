@@ -141,8 +141,11 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def _hears_interrupts() -> None:
-    """What a shell starts in the background ignores Ctrl-C, the tests too, and so would their children."""
+    """What a shell starts in the background ignores Ctrl-C, and what `nohup` starts SIGHUP; the tests too,
+    and so would their children.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ class Console:
             UserError: it is no text.
         """
         with suppress(ImportError):  # not on Windows, whose terminal edits lines itself
-            import readline  # noqa: F401
+            import readline  # noqa: F401 (`input` edits lines by it)
         try:
             if not self.quiet and not sys.stdout.isatty():
                 self._err.print(question, end="")

@@ -217,6 +217,8 @@ def _edit_as_told(
 
 
 def _bar(update: "Update") -> "Callable[[EditProgress], None]":
+    """What shows an edit's progress: the U-Net's rows, and of several prompts which one."""
+
     def on_progress(p: "EditProgress") -> None:
         update(p.done, p.total, f"prompt {p.number} of {p.prompts}" if p.prompts > 1 else "sampling")
 
@@ -224,6 +226,7 @@ def _bar(update: "Update") -> "Callable[[EditProgress], None]":
 
 
 def _report(console: "Console", project: "Project", results: "list[EditResult]") -> None:
+    """The pictures of these runs, for a person or a script."""
     from sine_cli.project.files import shown
 
     seconds, peak = sum(result.seconds for result in results), max(result.peak_memory for result in results)

@@ -42,14 +42,13 @@ def take_up_adapter(project: Project, is_wanted: Callable[[AdapterRecord], bool]
     Raises:
         SineError: disk.
     """
-    for folder in sorted(_folder(project).glob("[!.]*")):
-        kept = Project(folder)
-        record = None if folder.is_symlink() else intact_record(kept)
+    for kept in _kept(project):
+        record = intact_record(kept)
         if record and is_wanted(record):
             keep_adapter(project)
             copy_adapter(kept, project)
-            with storage_errors(folder):
-                folder.rename(going := partial_path(folder))  # all of it at once, even where we are killed
+            with storage_errors(kept.root):
+                kept.root.rename(going := partial_path(kept.root))  # at once, even where we are killed
             remove(going)
             return record
     return None
@@ -62,11 +61,18 @@ def home_of(project: Project, files: dict[str, str] | None) -> Project:
     """
     if files is None or _has(project, files):
         return project
-    kept = (Project(folder) for folder in sorted(_folder(project).glob("[!.]*")) if not folder.is_symlink())
-    return next((each for each in kept if _has(each, files) and intact_record(each)), project)
+    fitting = (each for each in _kept(project) if _has(each, files) and intact_record(each))
+    return next(fitting, project)
+
+
+def _kept(project: Project) -> list[Project]:
+    """Those that are kept, each as in a project of its own; links are not followed."""
+    folders = sorted(_folder(project).glob("[!.]*"))
+    return [Project(folder) for folder in folders if not folder.is_symlink()]
 
 
 def _has(project: Project, files: dict[str, str]) -> bool:
+    """Whether the record of the adapter there names these files."""
     try:
         return read_record(project).files == files
     except (UserError, PermissionError):

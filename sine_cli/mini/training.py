@@ -196,10 +196,21 @@ class Loop:
             tensors = {name: file.get_tensor(name).to(self._parameters[0].device) for name in names}
         self.step, self.seconds, self.seen = facts["step"], facts["seconds"], facts["seen"]
         self._put([tensors[f"weight.{name}"] for name in self._names])
-        self._averages = [tensors[f"average.{name}"] for name in self._names]
+        self._averages = [
+            _laid_out_as(parameter, tensors[f"average.{name}"])
+            for name, parameter in zip(self._names, self._parameters, strict=True)
+        ]
         for name, buffer in self._buffers.items():
             buffer.copy_(tensors[f"buffer.{name}"])
         for name, parameter, optimiser in zip(self._names, self._parameters, self._optimiser_of, strict=True):
             optimiser.state[parameter] = {
-                key: tensors[f"{key}.{name}"] for key in _OPTIMISER_STATE if f"{key}.{name}" in tensors
+                key: _laid_out_as(parameter, tensors[f"{key}.{name}"])
+                for key in _OPTIMISER_STATE
+                if f"{key}.{name}" in tensors
             }
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value, in the parameter's order in memory where it has its shape: the file has lost it, and the fused
+    optimiser goes through both as they lie."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value

@@ -35,6 +35,9 @@ from sine_cli.workflow.word import can_learn_word, learn_word
 CELLS_LEFT = 8
 """Cells on a side that ILVR's low pass leaves of a native latent: N = 8 of Stable Diffusion's 64."""
 
+LEAST_FACTOR = 2
+"""Of ILVR, for latents as small as `mini`'s 8: with N = 1 it is SDEdit."""
+
 SHEET = "compare.png"
 SCORES = "scores.csv"
 
@@ -136,7 +139,7 @@ def compare(
         maps=CrossAttentionMaps(studio.base.unet, places),
         word=word,
         strength=request.strength,
-        factor=request.factor or max(1, studio.base.native_latent_size // CELLS_LEFT),
+        factor=request.factor or max(LEAST_FACTOR, studio.base.native_latent_size // CELLS_LEFT),
     )
 
     # 5. The pictures, method by method

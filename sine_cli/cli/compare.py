@@ -51,7 +51,8 @@ def compare(
     factor: Annotated[
         int | None,
         typer.Option(
-            "--factor", help="Of ilvr: its low pass, in latent cells; default: an eighth of the native size."
+            "--factor",
+            help="Of ilvr: its low pass, in latent cells; default: an eighth of the native size, at least 2.",
         ),
     ] = None,
     steps: StepsOption = None,

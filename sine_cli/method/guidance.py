@@ -12,7 +12,7 @@ b (t - K) / (t - s): the same K, however few the steps. Guided to its end, one o
 
 Eq. 3 has one guide, of weight b = 1 - v; Eq. 2 has none. All are one weighted sum whose weights add up to
 one. A branch without weight is never evaluated, so a step with one guide costs three model rows while
-t > K, two after, and one where w = 1.
+t > K and two after; one fewer where w = 1.
 
 References:
     SINE, Sec. 3.2 and 4.4.  Classifier-Free Diffusion Guidance, Ho and Salimans, 2022.

@@ -23,6 +23,8 @@ from sine_cli.mini.vocabulary import (
 
 Rng = np.random.Generator
 
+_NOUN_OF = {phrase(noun): noun for noun in NOUNS}
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -173,13 +175,18 @@ class Painter:
         return np.asarray(part.resize((width, height), Image.Resampling.BOX), np.float32)
 
     def _photograph(self, rng: Rng, height: int, width: int) -> Example:
-        index = int(rng.integers(len(self._photographs)))
+        while True:
+            index = int(rng.integers(len(self._photographs)))
+            style, words = self._photograph_labels[index]
+            restyled = rng.random() < 0.25
+            if restyled:
+                style = list(media.WHOLE)[rng.integers(len(media.WHOLE))]
+            if words not in _NOUN_OF or not held_out(_NOUN_OF[words], style):
+                break
         picture = self._crop(rng, index, height, width)
         if rng.random() < 0.5:
             picture = picture[:, ::-1]
-        style, words = self._photograph_labels[index]
-        if rng.random() < 0.25:
-            style = list(media.WHOLE)[rng.integers(len(media.WHOLE))]
+        if restyled:
             picture = media.WHOLE[style](rng, picture.copy())
         labels = Labels("", style, "")
         text = f"{_words(rng, STYLES[style].words)} of {words}" if words else _words(rng, STYLES[style].words)

@@ -102,8 +102,8 @@ def _targets(texts: list[dict[str, str]]) -> Tensor:
         number = "two" if " two " in f" {caption}" else "three" if " three " in f" {caption}" else "one"
         said = {
             0: text["noun"],
-            1: text["style"] if " of " in caption else "",
-            2: text["place"] if text["place"] != "white" else "",
+            1: text["style"] if " of " in caption.replace(text["noun"], "") else "",
+            2: text["place"] if text["place"] != "white" or "white background" in caption else "",
             3: number if text["noun"] else "",
         }
         rows.append([words.index(said[i]) if said[i] else -100 for i, words in enumerate(_CLASSES)])

@@ -211,6 +211,6 @@ class Loop:
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """The value, in the parameter's order in memory where it has its shape: the file has lost it, and the fused
-    optimiser goes through both as they lie."""
+    """The value, in the parameter's order in memory where it has its shape: the file has lost it, and the
+    fused optimiser goes through both as they lie."""
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value

@@ -16,9 +16,9 @@ named:
     floor    seconds against the least that counted FLOPs take at the rate of a matrix product measured beside
              them, for 1, 4 and 8 pictures or examples at once
 
-`--bases sd15,sdxl` takes these bases' real shapes with random weights, 512x512 and 1024x1024, for an
-accelerator; the authors have no way for SDXL, and what random weights are tuned to means nothing, so `tune`
-and `paper` are left out. Everything is kept in DIR.
+`--bases sd15,sdxl` takes these bases' real shapes with random weights, for an accelerator; the authors have
+no way for SDXL, and what random weights are tuned to means nothing, so `tune` and `paper` are left out.
+Everything is kept in DIR.
 """
 
 import argparse
@@ -44,6 +44,7 @@ HEADINGS = [
     "least to most",
     "loading, s",
     "evaluations",
+    "calls",
     "peak, GiB",
     "artifact, MB",
 ]
@@ -84,6 +85,7 @@ class Bench:
                 " to ".join(f"{pick(each['seconds'] for each in made):.3f}" for pick in (min, max)),
                 _shown(made, "loading", lambda s: f"{s:.2f}"),
                 _shown(made, "rows", lambda rows: f"{rows:g}"),
+                _shown(made, "calls", lambda calls: f"{calls:g}"),
                 _shown(made, "peak_memory", lambda peak: f"{peak / 2**30:.2f}"),
                 _shown(made, "artifact", lambda size: f"{size / 1e6:.1f}"),
             ]
@@ -153,7 +155,7 @@ def edit(bench: Bench) -> list[Target]:
             Target(
                 f"edit, whole command, to the authors' in {dtype}",
                 command / bench.of(f"authors' edit, {dtype}, the command"),
-                1 / 4 if dtype == "float32" else None,
+                1 / 4,
             )
             for dtype in theirs
         ),
@@ -178,7 +180,7 @@ def step(bench: Bench) -> list[Target]:
     ours, theirs = "sine tune, a step", "DreamBooth-LoRA, a step"
     ways = [Way(ours, ("sine-step",)), Way(theirs, ("dreambooth-step",))]
     if bench.base != "sdxl":
-        ways.append(Way("authors' tuning, a step of one row", ("authors-step",)))
+        ways.append(Way("authors' tuning, a step of one row, U-Net alone", ("authors-step",)))
     bench.take_turns(ways)
     return [Target("tuning step to DreamBooth-LoRA's", bench.of(ours) / bench.of(theirs), 1.1)]
 

@@ -10,7 +10,6 @@ Means over four seeds. `pixels`: mean absolute pixel distance in [0, 1] to the s
     a part              the tuned model alone, of a quarter of the picture, against that quarter of it
     style generation    prompts of other things under a tuned style, against the base alone
     style transfer      a picture with the style as a guide, over the guide's weight
-    content removal     the coffee's spoon: how much alignment with "a spoon" falls
 
 Projects are kept in DIR, and not tuned again.
 """
@@ -33,7 +32,6 @@ from sine_cli.workflow.tune import tune
 from tests.benchmarks.fidelity import HERE, PICTURES, SEEDS, distance, project_of, show
 
 STYLE = HERE.parent / "pictures" / "vestibule.jpg"
-COFFEE = HERE.parent / "pictures" / "coffee.jpg"
 CAT = HERE.parent / "pictures" / "cat.jpg"
 ALONE = {"switch_step": 0, "base_weight": 0.0}
 SIZES = {"128x128": Size(128, 128), "192x192": Size(192, 192), "256x256": Size(256, 256),
@@ -124,24 +122,6 @@ def style_tasks(work: Path) -> None:
         show([f"{weight}", *(f"{value:.3f}" for value in row)])
 
 
-def removal(work: Path) -> None:
-    folder, scorer = work / "spoon", open_scorer("mini")
-    if not folder.exists():
-        sentence = "a photo of a [*] cup of coffee with a spoon"
-        init(InitRequest(COFFEE, "cup of coffee", prompt=sentence, base="mini", folder=folder))
-    project = tuned(Project(folder))
-    for name, source_prompt in (
-        ("kept", None),
-        ("removed", "a photo of a [*] cup of coffee"),
-    ):
-        prompt = "a photo of a cup of coffee" + ("" if source_prompt else " with a spoon")
-        pictures = made(project, asked(project, prompt, source_prompt=source_prompt))
-        spoon = mean(float(value) for value in scorer.clip.similarity(pictures, ["a photo of a spoon"]))
-        print(
-            f"spoon {name}: alignment with it {spoon:.3f}, pixels {pixels(pictures, source_of(project)):.3f}"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -149,7 +129,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-tasks"))
     work = parser.parse_args().work
     (work / "without-patches").mkdir(parents=True, exist_ok=True)
-    for task in (any_size, a_part, style_tasks, removal):
+    for task in (any_size, a_part, style_tasks):
         task(work)
 
 

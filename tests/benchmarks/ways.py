@@ -23,7 +23,8 @@ The ways:
     authors-edit     the authors': two U-Nets in memory, base and tuned; DDIM, 100 steps (`--steps`), a batch
                      of null and prompt on each, of which one row is thrown away; the base's batch alone once
                      t <= K. It makes the picture of `sine edit --solver ddim --steps 100`
-    authors-step     a step of theirs: every weight of the U-Net, float32, batch 1, AdamW, 1e-6
+    authors-step     a step of theirs, without the text encoder that they tune too: every weight of the
+                     U-Net, float32, batch 1, AdamW, 1e-6
     pipeline         diffusers' pipeline of the base, `--steps` steps of two rows, `--count` pictures
     pipeline-lora    the same with the project's LoRA, as `sine export` wrote it and diffusers loads it
     dreambooth-step  diffusers' DreamBooth-LoRA step: a LoRA by `add_adapter` on the layers, and of the rank,
@@ -178,8 +179,11 @@ def prepare(options: Options) -> dict[str, Any]:
             write_manifest(project.manifest_path, made.manifest.model_copy(update=settings))
     manifest = load_manifest(project.manifest_path)
     short = {"steps": options.steps, "pool": 4} if options.steps else {}
-    tune(project, manifest, manifest.tune.model_copy(update={**short, "preview_every": 0}))
+    made = tune(project, manifest, manifest.tune.model_copy(update={**short, "preview_every": 0}))
     tuned = options.work / "tuned"
+    if not made.already_there:  # what was exported is of another adapter
+        shutil.rmtree(tuned, ignore_errors=True)
+        _lora(options).unlink(missing_ok=True)
     if not tuned.exists():
         export(project, manifest, MERGED, tuned)
     if not _lora(options).exists():

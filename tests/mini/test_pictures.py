@@ -1,5 +1,6 @@
 """Training pictures: what is asked for is drawn, and never what is held out."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,25 @@ def test_no_held_out_combination_is_drawn(painter: pictures.Painter) -> None:
     assert not any(
         held_out(each.noun, each.style) or held_out(each.noun, each.place) for each in drawn if each.noun
     )
+
+
+def test_photographs_do_not_show_what_is_held_out(gathered: Path) -> None:
+    named = {"a castle": "castle", "a tower": "tower"}
+    painter = pictures.Painter(
+        np.load(gathered / "icons.npy"),
+        [(icon_set, noun) for icon_set, noun in json.loads((gathered / "sources.json").read_text())["icons"]],
+        np.zeros((2, 256, 256, 3), np.uint8),
+        [("photo", words) for words in named],
+    )
+    rng = np.random.default_rng(1)
+    drawn = [each for each in (painter.draw(rng, 16, 16) for _ in range(4000)) if not each.labels.noun]
+    shown = {
+        (noun, each.labels.style) for each in drawn for words, noun in named.items() if words in each.caption
+    }
+    assert {noun for noun, _ in shown} == {"castle", "tower"}
+    assert len(shown) > 8, "restyled ones too"
+    assert not any(held_out(noun, style) for noun, style in shown)
+    assert held_out("tower", "photo") and held_out("castle", "blueprint")
 
 
 def test_held_out_labels_are_held_out_twice(painter: pictures.Painter) -> None:

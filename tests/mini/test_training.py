@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +13,15 @@ from sine_cli.mini.training import DEVICE, Loop, as_graphs, autocast
 
 def loop(folder: Path, steps: int = 12) -> Loop:
     torch.manual_seed(3)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(4, 4),
         nn.BatchNorm1d(4),
         nn.Linear(4, 2),
         nn.Unflatten(1, (2, 1, 1)),
         nn.Conv2d(2, 2, 3, padding=1),  # as the autoencoder's: another order in memory than in a file
         nn.Flatten(),
-    ).to(memory_format=torch.channels_last)
+    )
+    model.to(memory_format=torch.channels_last)
     return Loop(model, folder, steps=steps, learning_rate=0.1, warmup=3, muon="2.weight")
 
 

@@ -85,6 +85,12 @@ def test_the_row_of_sine_is_the_edit(tuned: Girl) -> None:
     assert np.array_equal(only(tuned, "sine"), edited(tuned))
 
 
+def test_the_low_pass_of_ilvr_keeps_no_single_cell_by_default(tuned: Girl) -> None:
+    by_default = only(tuned, "ilvr")
+    assert np.array_equal(by_default, only(tuned, "ilvr", factor=2))
+    assert not np.array_equal(by_default, only(tuned, "ilvr", factor=1))
+
+
 def test_sdedit_at_strength_1_and_ilvr_at_K_of_T_are_the_base_alone(tuned: Girl) -> None:
     alone = edited(tuned, EDIT.model_copy(update={"base_weight": 1.0}))
     assert np.array_equal(only(tuned, "sdedit", strength=1.0), alone)

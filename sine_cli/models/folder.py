@@ -13,7 +13,7 @@ import torch
 
 from sine_cli.errors import UserError
 from sine_cli.models.bounds import bounded, check_numbers
-from sine_cli.models.locate import WHAT_A_BASE_IS, read_config
+from sine_cli.models.locate import WHAT_A_BASE_IS, check_vocabulary, read_config
 from sine_cli.models.parts import FORMER_NAMES, Parts, loading
 
 TOKENIZERS = {
@@ -103,6 +103,7 @@ def _class(folder: Path, index: dict[str, Any], part: str) -> Any:
 
 def _load_tokenizer(folder: Path, index: dict[str, Any], part: str) -> Any:
     tokenizer_class = _class(folder, index, part)
+    check_vocabulary(folder / part)
     with loading(f"{folder}/{part}"):
         return tokenizer_class.from_pretrained(folder / part, local_files_only=True)
 

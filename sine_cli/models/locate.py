@@ -92,7 +92,7 @@ def in_folder(folder: Path) -> Location:
     """A diffusers folder that is on this disk already.
 
     Raises:
-        UserError: a part's configuration or weights are missing.
+        UserError: a part's configuration or weights are missing, or a tokenizer's words.
     """
     for part in _parts(folder):
         if not (folder / part / "config.json").is_file() or not weights_of(folder / part):
@@ -100,6 +100,8 @@ def in_folder(folder: Path) -> Location:
                 f"{folder} is not a whole diffusers folder: {part} lacks config.json or .safetensors weights",
                 WHAT_A_BASE_IS,
             )
+    for part in _tokenizers(folder):
+        check_vocabulary(folder / part)
     return Location(folder, fingerprint(folder), _variant(path.name for path in weights_of(folder / "unet")))
 
 
@@ -460,10 +462,38 @@ def _parts(folder: Path) -> tuple[str, ...]:
     return (*PARTS, SECOND) if named not in (None, [None, None]) else PARTS
 
 
+def _tokenizers(folder: Path) -> tuple[str, ...]:
+    """The parts that take prompts apart, one for each text encoder."""
+    return ("tokenizer", "tokenizer_2") if SECOND in _parts(folder) else ("tokenizer",)
+
+
+def _has_vocabulary(tokenizer: Path) -> bool:
+    older = ("vocab.json", "merges.txt")
+    return (tokenizer / "tokenizer.json").is_file() or all((tokenizer / name).is_file() for name in older)
+
+
+def check_vocabulary(tokenizer: Path) -> None:
+    """Refuse a tokenizer without words: transformers makes up an empty one, which reads every prompt alike.
+
+    Args:
+        tokenizer: its folder, within a diffusers folder.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not _has_vocabulary(tokenizer):
+        raise UserError(
+            f"{tokenizer.parent} is not a whole diffusers folder: {tokenizer.name} lacks tokenizer.json, or "
+            "vocab.json and merges.txt",
+            "fetch or copy the base again",
+        )
+
+
 def _all_configs(folder: Path) -> bool:
     """Whether a cached snapshot has every configuration that its base needs."""
     needed = ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in _parts(folder))]
-    return all((folder / name).is_file() for name in ("model_index.json", *needed))
+    whole = all((folder / name).is_file() for name in ("model_index.json", *needed))
+    return whole and all(_has_vocabulary(folder / part) for part in _tokenizers(folder))
 
 
 def weights_of(part: Path) -> list[Path]:

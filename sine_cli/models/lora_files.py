@@ -5,16 +5,17 @@
 
 The second is kohya's form; its layers have diffusers' names for SD 1 and 2, the original code's for SDXL.
 A LoRA adds alpha / rank * B A to a layer's weights. Ours has alpha = rank, which diffusers takes for granted
-and kohya's form says.
+and kohya's form says. Others' in diffusers' form say it in the header, if at all.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,6 +26,9 @@ USER_LORA = "user"
 """Within peft, the name of the user's own LoRA on the base side."""
 
 State = dict[str, Tensor]
+
+_IN_HEADER = "lora_adapter_metadata"
+"""Where diffusers keeps rank and alpha."""
 
 
 def for_diffusers(lora: State) -> State:
@@ -68,7 +72,8 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
 
     hint = "give a LoRA for this kind of base, as diffusers or kohya's trainer writes them"
     try:
-        read = {name: _widened(tensor) for name, tensor in load_file(file).items()}
+        read = _without_alphas({name: _widened(tensor) for name, tensor in load_file(file).items()})
+        said = _said_in_header(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a .safetensors file that can be read: {error}", hint) from error
     if not any("lora" in name for name in read):
@@ -81,8 +86,9 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
         layers = {name: tensor for name, tensor in named.items() if name.startswith("unet.")}
         if not layers:
             raise UserError(f"{file} has nothing for the U-Net", hint)
-        unet.load_lora_adapter(layers, prefix="unet", network_alphas=alphas, adapter_name=USER_LORA)
-    except (RuntimeError, ValueError, KeyError) as error:
+        told = {"network_alphas": alphas} if alphas else {"metadata": said}
+        unet.load_lora_adapter(layers, prefix="unet", adapter_name=USER_LORA, **told)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} does not fit this base: {str(error).splitlines()[0]}", hint) from error
     attached = [
         module for module in unet.modules() if isinstance(module, LoraLayer) and USER_LORA in module.lora_A
@@ -99,3 +105,24 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
 
 def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _without_alphas(state: State) -> State:
+    """Kohya's alphas put into the weights: where they differ, diffusers gives many layers the usual one."""
+    scaled = dict(state)
+    for name, up in state.items():
+        layer, found, _ = name.partition(".lora_up.")
+        if found and f"{layer}.alpha" in state:
+            scaled[name] = up * (float(scaled.pop(f"{layer}.alpha")) / up.shape[1])
+    return scaled
+
+
+def _said_in_header(file: Path) -> dict[str, Any] | None:
+    """What diffusers wrote there of how the LoRA was made; None where it is nothing, or not of that form."""
+    with safe_open(file, framework="pt") as opened:
+        said = (opened.metadata() or {}).get(_IN_HEADER)
+    try:
+        about = json.loads(said) if said else None
+    except (ValueError, RecursionError):
+        return None
+    return about if isinstance(about, dict) and any(name.startswith("unet.") for name in about) else None

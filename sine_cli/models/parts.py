@@ -60,11 +60,19 @@ def write_folder(parts: Parts, folder: Path) -> None:
     parts.scheduler.save_pretrained(folder / "scheduler")
     for suffix, (tokenizer, model) in zip(["", "_2"], parts.text, strict=False):
         tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
-        model.save_pretrained(folder / f"text_encoder{suffix}")
+        model.save_pretrained(folder / f"text_encoder{suffix}", state_dict=_prefixed(model))
         kind = type(tokenizer).__name__
         index[f"tokenizer{suffix}"] = ["transformers", FORMER_NAMES.get(kind, kind)]
         index[f"text_encoder{suffix}"] = ["transformers", type(model).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _prefixed(text_model: Any) -> dict[str, Any]:
+    """Its weights under `text_model.`, as every loader knows them; transformers since 5.6 leave that out."""
+    state = text_model.state_dict()
+    if any(name.startswith("text_model.") for name in state):
+        return state
+    return {f"text_model.{name}": tensor for name, tensor in state.items()}
 
 
 LIBRARY_ERRORS = (

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from sine_cli.errors import SineError, UserError
 from sine_cli.models import locate
 from sine_cli.models.base import Base, load_base
 from sine_cli.models.device import best_device, best_dtype
+from sine_cli.models.folder import read_folder
 from sine_cli.models.locate import Location
 from tests.tiny import MINI, write_hub_cache, write_tiny_clip
 
@@ -131,6 +133,21 @@ def test_a_folder_that_lacks_a_part_is_refused(copy_of_tiny: Path, part: str, lo
     )
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_folder_whose_tokenizer_has_no_words_is_refused(copy_of_tiny: Path, whole: bool) -> None:
+    (copy_of_tiny / "tokenizer" / "tokenizer.json").unlink()
+    (copy_of_tiny / "tokenizer" / "vocab.json").write_text("{}", "utf-8")
+    if whole:
+        shutil.rmtree(copy_of_tiny / "tokenizer")
+    said = (
+        f"{copy_of_tiny} is not a whole diffusers folder: tokenizer lacks tokenizer.json, or vocab.json and "
+    )
+    for refused in (locate.in_folder, lambda folder: read_folder(folder, None, torch.float32)):
+        with pytest.raises(UserError) as caught:
+            refused(copy_of_tiny)
+        assert caught.value.message == said + "merges.txt"
+
+
 def test_the_fingerprint_is_the_same_wherever_the_folder_lies(tiny: Path, copy_of_tiny: Path) -> None:
     assert locate.fingerprint(copy_of_tiny) == locate.fingerprint(tiny)
 
@@ -217,6 +234,11 @@ def test_a_cached_sdxl_is_found_whole_or_not(cache: Path, families: dict[str, Pa
     location = locate.on_hub(REPOSITORY, None, "fp16")
     assert locate.with_weights(REPOSITORY, location) == Location(snapshot, COMMIT, None)
     assert locate.fingerprint(snapshot) != locate.fingerprint(families["sd2"])
+    for vocabulary in (snapshot / "tokenizer_2").glob("[tv]o[kc]*.json"):
+        vocabulary.rename(vocabulary.with_suffix(".away"))
+    unreachable(lambda: locate.on_hub(REPOSITORY, None, "fp16"))
+    for vocabulary in (snapshot / "tokenizer_2").glob("*.away"):
+        vocabulary.rename(vocabulary.with_suffix(".json"))
     (snapshot / "text_encoder_2" / "model.safetensors").unlink()
     unreachable(lambda: locate.with_weights(REPOSITORY, location))
     with pytest.raises(UserError, match="text_encoder_2 lacks config"):

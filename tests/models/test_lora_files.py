@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sine_cli.errors import UserError
@@ -90,6 +91,25 @@ def test_a_merged_folder_is_the_tuned_model(
     torch.testing.assert_close(again, tuned, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_merged_folder_has_the_text_model_under_the_name_that_all_loaders_know(
+    families: dict[str, Path], tmp_path: Path, fresh: bool
+) -> None:
+    """One that was filled from a single file does not know that its files had a prefix."""
+    parts = load_parts(families["sd1"], None, torch.float32)
+    ((tokenizer, model),) = parts.text
+    if fresh:
+        filled = type(model)(model.config)
+        filled.load_state_dict(model.state_dict())
+        parts.text = [(tokenizer, filled)]
+    write_folder(parts, tmp_path / "merged")
+    written = load_file(tmp_path / "merged" / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in written)
+    ((_, again),) = load_parts(tmp_path / "merged", None, torch.float32).text
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
 def test_by_comfyui_s_rule_the_kohya_file_makes_sdxl_the_merged_model(
     families: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -147,6 +167,70 @@ def test_a_user_lora_is_on_the_base_rows_alone_at_its_strength(
             parameter.data *= 0.5 * meant
     merge(merged, expected.unet, [])
     torch.testing.assert_close(changed, rows(expected)[0], rtol=0, atol=1e-4)
+
+
+def with_own_strengths(state: State, *, folded: bool) -> State:
+    """Each layer of kohya's form with a rank and alpha of its own, or the same strengths in its weights."""
+    changed: State = {}
+    layers = sorted({name.partition(".")[0] for name in state})
+    for number, layer in enumerate(layers):
+        rank, alpha = 2 + number % 3, float(1 + number % 4)
+        scale = alpha / rank if folded else 1.0
+        changed[f"{layer}.lora_down.weight"] = state[f"{layer}.lora_down.weight"][:rank].clone()
+        changed[f"{layer}.lora_up.weight"] = scale * state[f"{layer}.lora_up.weight"][:, :rank]
+        changed[f"{layer}.alpha"] = torch.tensor(float(rank) if folded else alpha)
+    return changed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_layer_of_a_user_lora_has_its_own_alpha(
+    families: dict[str, Path], load: Load, tmp_path: Path, family: Family
+) -> None:
+    state = lora_of(load(families[family]), "kohya")
+    several, one = load(families[family]), load(families[family])
+    attach_user_lora(several.unet, saved(tmp_path, with_own_strengths(state, folded=False)), 1.0)
+    attach_user_lora(one.unet, saved(tmp_path, with_own_strengths(state, folded=True)), 1.0)
+    plain, _ = rows(load(families[family]))
+    changed, expected = (rows(base, base_rows=USER_LORA)[0] for base in (several, one))
+    torch.testing.assert_close(changed, expected, rtol=0, atol=1e-4)
+    scales = {
+        name: layer.scaling[USER_LORA]
+        for name, layer in several.unet.named_modules()
+        if USER_LORA in getattr(layer, "lora_A", {})
+    }
+    assert set(scales.values()) == {1.0}, "in the weights"
+    assert not torch.allclose(changed, plain, atol=1e-2)
+
+
+def test_the_alpha_in_the_header_of_diffusers_form_counts(
+    families: dict[str, Path], load: Load, tmp_path: Path
+) -> None:
+    lora = filled_adapter(load(families["sd1"]).unet).unet_state()
+    config = LoraConfig(r=4, lora_alpha=1, target_modules=sorted({n.rpartition(".lora")[0] for n in lora}))
+    pipeline = open_pipeline(families["sd1"])
+    pipeline.save_lora_weights(tmp_path, lora, unet_lora_adapter_metadata=config.to_dict())
+    (file,) = tmp_path.glob("*.safetensors")
+    pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+    base = load(families["sd1"])
+    attach_user_lora(base.unet, file, 1.0)
+    changed, _ = rows(base, base_rows=USER_LORA)
+    torch.testing.assert_close(changed, pipeline_prediction(pipeline, PROMPT), rtol=0, atol=1e-4)
+    full = load(families["sd1"])
+    attach_user_lora(full.unet, saved(tmp_path, for_diffusers(lora)), 1.0)
+    assert not torch.allclose(changed, rows(full, base_rows=USER_LORA)[0], atol=1e-2)
+
+
+@pytest.mark.parametrize("header", ["[" * 100_000, "[]", "{}", '{"unet.r": "x"}', '{"unet.nothing": 1}'])
+def test_a_header_of_another_kind_is_told_or_left(
+    families: dict[str, Path], load: Load, tmp_path: Path, header: str
+) -> None:
+    file = tmp_path / "lora.safetensors"
+    save_file(lora_of(load(families["sd1"]), "diffusers"), file, {"lora_adapter_metadata": header})
+    base = load(families["sd1"])
+    if "unet." in header:
+        assert "does not fit this base" in refusal(base, file)
+    else:
+        assert attach_user_lora(base.unet, file, 1.0) == []
 
 
 def test_a_user_lora_changes_nothing_of_the_adapter_s_own_tensors(

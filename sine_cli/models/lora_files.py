@@ -72,7 +72,7 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
 
     hint = "give a LoRA for this kind of base, as diffusers or kohya's trainer writes them"
     try:
-        read = _without_alphas({name: _widened(tensor) for name, tensor in load_file(file).items()})
+        read = {name: _widened(tensor) for name, tensor in load_file(file).items()}
         said = _said_in_header(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a .safetensors file that can be read: {error}", hint) from error
@@ -81,14 +81,16 @@ def attach_user_lora(unet: Any, file: Path, scale: float) -> list[str]:
     if any("dora_scale" in name or "lora_magnitude_vector" in name for name in read):
         raise UserError(f"{file} is a DoRA, whose scaled weights do not fit beside adapters", hint)
     try:
-        loaded: Any = StableDiffusionXLLoraLoaderMixin.lora_state_dict(read, unet_config=unet.config)
+        loaded: Any = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+            _without_alphas(read), unet_config=unet.config
+        )
         named, alphas = loaded
         layers = {name: tensor for name, tensor in named.items() if name.startswith("unet.")}
         if not layers:
             raise UserError(f"{file} has nothing for the U-Net", hint)
         told = {"network_alphas": alphas} if alphas else {"metadata": said}
         unet.load_lora_adapter(layers, prefix="unet", adapter_name=USER_LORA, **told)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise UserError(f"{file} does not fit this base: {str(error).splitlines()[0]}", hint) from error
     attached = [
         module for module in unet.modules() if isinstance(module, LoraLayer) and USER_LORA in module.lora_A

@@ -220,6 +220,24 @@ def test_the_alpha_in_the_header_of_diffusers_form_counts(
     assert not torch.allclose(changed, rows(full, base_rows=USER_LORA)[0], atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("ending", "tensor"),
+    [
+        (".alpha", torch.ones(2, 2)),
+        (".alpha", torch.ones(0)),
+        (".lora_up.weight", torch.ones(4)),
+        (".lora_up.weight", torch.ones(4, 0)),
+    ],
+)
+def test_a_layer_of_no_use_is_told(
+    families: dict[str, Path], load: Load, tmp_path: Path, ending: str, tensor: Tensor
+) -> None:
+    state = lora_of(load(families["sd1"]), "kohya")
+    name = next(name for name in state if name.endswith(ending))
+    message = refusal(load(families["sd1"]), saved(tmp_path, {**state, name: tensor}))
+    assert message.startswith(f"{tmp_path / 'lora.safetensors'} does not fit this base: ")
+
+
 @pytest.mark.parametrize("header", ["[" * 100_000, "[]", "{}", '{"unet.r": "x"}', '{"unet.nothing": 1}'])
 def test_a_header_of_another_kind_is_told_or_left(
     families: dict[str, Path], load: Load, tmp_path: Path, header: str
